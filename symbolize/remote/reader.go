@@ -116,3 +116,24 @@ func CString(r Reader, at Addr, limit int) (string, error) {
 	}
 	return string(out), ErrUnterminated
 }
+
+// Region is a stretch of the target's memory, Len bytes from At.
+type Region struct {
+	At  Addr
+	Len int
+}
+
+// Prefetcher is a Reader that can be told what will be read next, so that many
+// small reads become few large ones. Regions that can't be read are left out;
+// the later ReadMemory says so.
+type Prefetcher interface {
+	Reader
+	Prefetch(regions []Region)
+}
+
+// Prefetch tells r what will be read, when r wants to know.
+func Prefetch(r Reader, regions []Region) {
+	if p, ok := r.(Prefetcher); ok {
+		p.Prefetch(regions)
+	}
+}

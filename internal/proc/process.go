@@ -1,0 +1,260 @@
+// Package proc reads what /proc says about a process: its mappings, files,
+// memory, CPU time and identity.
+//
+// Hazard: a pid is reused and a process changes while it is read. Process
+// remembers the start time it saw first; Alive compares it.
+//
+// Non-goal: it neither stops nor changes the process.
+package proc
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/procfs"
+	"golang.org/x/sys/unix"
+
+	"github.com/phpwhy/phpwhy/symbolize/remote"
+)
+
+// The reasons why a process can't be looked at. Error wraps one of them.
+var (
+	ErrNoProcess    = errors.New("no such process")
+	ErrZombie       = errors.New("it is a zombie: it has ended and waits for its parent")
+	ErrKernelThread = errors.New("it is a kernel thread and runs no PHP")
+	ErrPermission   = errors.New("not permitted")
+)
+
+// Error says what could not be done with which process, and what to do.
+type Error struct {
+	PID    int
+	What   string // "read the mappings", …
+	Err    error  // wraps one of the sentinels where one fits
+	Advice string // may be empty
+}
+
+func (e *Error) Error() string {
+	s := fmt.Sprintf("cannot %s of %d: %v", e.What, e.PID, e.Err)
+	if e.Advice != "" {
+		s += " (" + e.Advice + ")"
+	}
+	return s
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// clockTick is USER_HZ, which Linux fixes at 100 for every architecture
+// that Go runs on (include/asm-generic/param.h).
+const clockTick = 100
+
+// Process is one process, identified by pid and start time.
+type Process struct {
+	PID       int
+	StartTime uint64 // clock ticks after boot
+	fs        procfs.Proc
+}
+
+// Open looks the process up and refuses what can't be a PHP worker.
+func Open(pid int) (*Process, error) {
+	fail := func(err error, advice string) (*Process, error) {
+		return nil, &Error{PID: pid, What: "look at process", Err: err, Advice: advice}
+	}
+	if pid <= 0 {
+		return fail(ErrNoProcess, "a pid is a positive number")
+	}
+	p, err := procfs.NewProc(pid)
+	if err != nil {
+		return fail(ErrNoProcess, "")
+	}
+	st, err := p.Stat()
+	if err != nil {
+		return fail(classify(err), "")
+	}
+	switch {
+	case st.State == "Z" || st.State == "X":
+		return fail(ErrZombie, fmt.Sprintf("its parent is %d", st.PPID))
+	case st.Flags&pfKThread != 0:
+		return fail(ErrKernelThread, st.Comm)
+	}
+	tgid, err := threadGroup(pid)
+	if err != nil {
+		return fail(classify(err), "")
+	}
+	if tgid != pid {
+		return fail(ErrNoProcess, fmt.Sprintf("%d is a thread; its process is %d", pid, tgid))
+	}
+	return &Process{PID: pid, StartTime: st.Starttime, fs: p}, nil
+}
+
+// pfKThread marks kernel threads in /proc/PID/stat's flags (include/linux/sched.h).
+const pfKThread = 0x00200000
+
+func threadGroup(pid int) (int, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "Tgid:"); ok {
+			return strconv.Atoi(strings.TrimSpace(v))
+		}
+	}
+	return 0, errors.New("no Tgid in /proc/PID/status")
+}
+
+func classify(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ESRCH):
+		return fmt.Errorf("%w (it may just have ended)", ErrNoProcess)
+	case errors.Is(err, fs.ErrPermission):
+		return ErrPermission
+	}
+	return err
+}
+
+func (p *Process) fail(what string, err error) error {
+	c := classify(err)
+	advice := ""
+	if errors.Is(c, ErrPermission) {
+		advice = "run as root, or as the process's own user with CAP_SYS_PTRACE"
+	}
+	return &Error{PID: p.PID, What: what, Err: c, Advice: advice}
+}
+
+func (p *Process) path(name string) string {
+	return filepath.Join("/proc", strconv.Itoa(p.PID), name)
+}
+
+// Alive reports whether the same process still runs (zombies don't).
+func (p *Process) Alive() bool {
+	st, err := p.fs.Stat()
+	return err == nil && st.Starttime == p.StartTime && st.State != "Z" && st.State != "X"
+}
+
+// State is the one-letter state of the main thread, as ps shows it.
+func (p *Process) State() (string, error) {
+	st, err := p.fs.Stat()
+	if err != nil {
+		return "", p.fail("read the state", err)
+	}
+	return st.State, nil
+}
+
+// Cmdline is the command line with its arguments joined by spaces. php-fpm
+// overwrites it with its process title.
+func (p *Process) Cmdline() string {
+	b, err := os.ReadFile(p.path("cmdline"))
+	if err != nil {
+		return ""
+	}
+	return string(bytes.TrimSpace(bytes.ReplaceAll(bytes.TrimRight(b, "\x00"), []byte{0}, []byte{' '})))
+}
+
+// Exe is the path of the program as the process sees it.
+func (p *Process) Exe() (string, error) {
+	s, err := os.Readlink(p.path("exe"))
+	if err != nil {
+		return "", p.fail("read the program's path", err)
+	}
+	return strings.TrimSuffix(s, " (deleted)"), nil
+}
+
+// CPUTime is the user and system time that all threads have used so far.
+func (p *Process) CPUTime() (time.Duration, error) {
+	st, err := p.fs.Stat()
+	if err != nil {
+		return 0, p.fail("read the CPU time", err)
+	}
+	return time.Duration(st.UTime+st.STime) * (time.Second / clockTick), nil
+}
+
+// Age is how long the process has lived.
+func (p *Process) Age() (time.Duration, error) {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0, p.fail("read the age", err)
+	}
+	return time.Duration(ts.Nano()) - time.Duration(p.StartTime)*(time.Second/clockTick), nil
+}
+
+// Threads lists the thread ids, the main thread's among them.
+func (p *Process) Threads() ([]int, error) {
+	ents, err := os.ReadDir(p.path("task"))
+	if err != nil {
+		return nil, p.fail("list the threads", err)
+	}
+	tids := make([]int, 0, len(ents))
+	for _, e := range ents {
+		if n, err := strconv.Atoi(e.Name()); err == nil {
+			tids = append(tids, n)
+		}
+	}
+	return tids, nil
+}
+
+// Mappings reads /proc/PID/maps.
+func (p *Process) Mappings() (remote.Mappings, error) {
+	maps, err := p.fs.ProcMaps()
+	if err != nil {
+		return nil, p.fail("read the mappings", err)
+	}
+	if len(maps) == 0 {
+		return nil, &Error{PID: p.PID, What: "read the mappings", Err: ErrNoProcess, Advice: "it has no memory: it is ending"}
+	}
+	out := make(remote.Mappings, 0, len(maps))
+	for _, m := range maps {
+		path, deleted := strings.CutSuffix(m.Pathname, " (deleted)")
+		out = append(out, remote.Mapping{
+			Start: remote.Addr(m.StartAddr), End: remote.Addr(m.EndAddr),
+			Offset: uint64(m.Offset), Dev: m.Dev, Inode: m.Inode,
+			Read: m.Perms.Read, Write: m.Perms.Write, Exec: m.Perms.Execute, Shared: m.Perms.Shared,
+			Path: path, Deleted: deleted,
+		})
+	}
+	return out, nil
+}
+
+// OpenMapped opens the very file that is mapped at m, also when it was
+// replaced or deleted since, and also in another mount namespace.
+// The caller closes it.
+func (p *Process) OpenMapped(m remote.Mapping) (*os.File, error) {
+	f, err := os.Open(p.path(fmt.Sprintf("map_files/%x-%x", uint64(m.Start), uint64(m.End))))
+	if err == nil {
+		return f, nil
+	}
+	// map_files wants CAP_CHECKPOINT_RESTORE; by path is the way without it,
+	// provided that the file there still is the one that is mapped.
+	f, perr := p.openSame(p.path("root"+m.Path), m)
+	if perr == nil {
+		return f, nil
+	}
+	if f, eerr := p.openSame(p.path("exe"), m); eerr == nil {
+		return f, nil
+	}
+	return nil, fmt.Errorf("open %s as mapped by %d: %w", m.Path, p.PID, errors.Join(err, perr))
+}
+
+func (p *Process) openSame(path string, m remote.Mapping) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	// On overlayfs the device differs between stat and maps; the inode does not.
+	if st.Ino != m.Inode {
+		_ = f.Close()
+		return nil, fmt.Errorf("%s is another file now (inode %d, mapped is %d)", path, st.Ino, m.Inode)
+	}
+	return f, nil
+}

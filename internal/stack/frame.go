@@ -1,0 +1,159 @@
+// Package stack joins a thread's native frames with PHP's own frames into one
+// list, leaf first, the way a person reads a backtrace.
+//
+// Contract: nothing is invented. Where the two stacks disagree (an execute_ex
+// without PHP frames, PHP frames that no execute_ex runs) the joined stack
+// keeps both sides and says so in Error.
+//
+// Non-goal: it neither unwinds nor reads memory; see packages symbolize and zend.
+package stack
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	"github.com/phpwhy/phpwhy/symbolize/remote"
+)
+
+// Kind tells native from PHP frames.
+type Kind string
+
+// The two kinds, spelt as in reports and captures.
+const (
+	Native Kind = "native"
+	PHP    Kind = "php"
+)
+
+// Arg is one argument of a native frame; Value is a decimal, hexadecimal or
+// symbolic form meant for people.
+type Arg struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Frame is one frame of a joined stack. Which fields mean something depends on
+// Kind; the others stay zero.
+type Frame struct {
+	Kind     Kind
+	Function string // canonical name, "" when unknown
+	File     string // source file (native: from DWARF; PHP: the script)
+	Line     int    // 0 when unknown
+
+	// Native frames.
+	Raw     string      // the name as the symbol table or DWARF spells it
+	Module  string      // base name of the ELF file
+	PC      remote.Addr // as found on the stack: callers hold return addresses
+	Offset  uint64      // bytes from the function's start; from the module's load address when the function is unknown
+	Inlined bool
+	How     string // entry, cfi, frame-pointer, tail-call or inline
+	Args    []Arg
+
+	// PHP frames.
+	Class    string
+	Internal bool   // implemented in C, such as usort
+	Opcode   string // of the line that runs, such as ZEND_ASSIGN_OP; "" when unknown
+}
+
+// Unresolved reports whether a native frame has no function name.
+func (f *Frame) Unresolved() bool { return f.Kind == Native && f.Function == "" }
+
+// QualifiedName is the PHP name with its class, or the native function's name;
+// "??" when unknown.
+func (f *Frame) QualifiedName() string {
+	switch {
+	case f.Function == "":
+		return "??"
+	case f.Class != "":
+		return f.Class + "::" + f.Function
+	}
+	return f.Function
+}
+
+// End says how a stack ended.
+type End string
+
+// Root: the walk reached the thread's first frame. Truncated: it stopped
+// before, and Stack.Error says why.
+const (
+	Root      End = "root"
+	Truncated End = "truncated"
+)
+
+// Stack is one thread's joined stack, leaf first.
+type Stack struct {
+	Frames []Frame `json:"frames"`
+	End    End     `json:"end"`
+	Error  string  `json:"error"`
+}
+
+// nativeJSON and phpJSON are the two shapes of a frame in phpwhy/report/v1 and
+// phpwhy/capture/v1.
+type nativeJSON struct {
+	Kind     Kind   `json:"kind"`
+	Function string `json:"function"`
+	Raw      string `json:"raw"`
+	Module   string `json:"module"`
+	File     string `json:"file"`
+	Line     int    `json:"line"`
+	PC       string `json:"pc"`
+	Offset   uint64 `json:"offset"`
+	Inlined  bool   `json:"inlined"`
+	How      string `json:"how"`
+	Args     []Arg  `json:"args"`
+}
+
+type phpJSON struct {
+	Kind     Kind   `json:"kind"`
+	Function string `json:"function"`
+	Class    string `json:"class"`
+	File     string `json:"file"`
+	Line     int    `json:"line"`
+	Internal bool   `json:"internal"`
+	Opcode   string `json:"opcode"`
+}
+
+// MarshalJSON writes the shape that belongs to the frame's kind, every field present.
+func (f Frame) MarshalJSON() ([]byte, error) {
+	if f.Kind == PHP {
+		return json.Marshal(phpJSON{f.Kind, f.Function, f.Class, f.File, f.Line, f.Internal, f.Opcode})
+	}
+	args := f.Args
+	if args == nil {
+		args = []Arg{}
+	}
+	return json.Marshal(nativeJSON{f.Kind, f.Function, f.Raw, f.Module, f.File, f.Line,
+		f.PC.String(), f.Offset, f.Inlined, f.How, args})
+}
+
+// UnmarshalJSON reads either shape.
+func (f *Frame) UnmarshalJSON(b []byte) error {
+	var k struct {
+		Kind Kind `json:"kind"`
+	}
+	if err := json.Unmarshal(b, &k); err != nil {
+		return err
+	}
+	switch k.Kind {
+	case PHP:
+		var p phpJSON
+		if err := json.Unmarshal(b, &p); err != nil {
+			return err
+		}
+		*f = Frame{Kind: PHP, Function: p.Function, Class: p.Class, File: p.File, Line: p.Line, Internal: p.Internal, Opcode: p.Opcode}
+	case Native:
+		var n nativeJSON
+		if err := json.Unmarshal(b, &n); err != nil {
+			return err
+		}
+		pc, err := strconv.ParseUint(n.PC, 0, 64)
+		if err != nil {
+			return fmt.Errorf("frame's pc %q: %w", n.PC, err)
+		}
+		*f = Frame{Kind: Native, Function: n.Function, Raw: n.Raw, Module: n.Module, File: n.File, Line: n.Line,
+			PC: remote.Addr(pc), Offset: n.Offset, Inlined: n.Inlined, How: n.How, Args: n.Args}
+	default:
+		return fmt.Errorf("frame of kind %q: want native or php", k.Kind)
+	}
+	return nil
+}

@@ -1,0 +1,74 @@
+package target
+
+import (
+	"github.com/phpwhy/phpwhy/internal/proc"
+	"github.com/phpwhy/phpwhy/symbolize/remote"
+)
+
+// Live is a running process, opened for reading.
+type Live struct {
+	*proc.Process
+	Mem  *proc.Memory
+	Maps remote.Mappings // as of Open or the last Refresh
+}
+
+// Open looks a process up and opens its memory.
+func Open(pid int) (*Live, error) {
+	p, err := proc.Open(pid)
+	if err != nil {
+		return nil, err
+	}
+	maps, err := p.Mappings()
+	if err != nil {
+		return nil, err
+	}
+	mem, err := p.Memory()
+	if err != nil {
+		return nil, err
+	}
+	return &Live{Process: p, Mem: mem, Maps: maps}, nil
+}
+
+// Refresh reads the mappings again.
+func (l *Live) Refresh() error {
+	maps, err := l.Mappings()
+	if err != nil {
+		return err
+	}
+	l.Maps = maps
+	return nil
+}
+
+// Close gives the memory back.
+func (l *Live) Close() error { return l.Mem.Close() }
+
+// redZone is what the System V ABI lets a leaf function use below its stack
+// pointer.
+const redZone = 128
+
+// CopyStack records the thread's stack from its stack pointer towards its
+// base, at most limit bytes, and reports whether that reached the base.
+func (s *Snapshot) CopyStack(maps remote.Mappings, limit int) (whole bool) {
+	sp := s.Regs.SP()
+	if sp < redZone {
+		return false
+	}
+	from := sp - redZone
+	n := limit
+	// The main thread's stack grows downwards after the mappings were read,
+	// so sp may lie below the start that is known; its end doesn't move.
+	for i := range maps {
+		m := &maps[i]
+		if m.End <= sp {
+			continue
+		}
+		if m.Contains(sp) || m.Path == "[stack]" {
+			if rest, ok := m.End.Distance(from); ok && rest <= uint64(limit) {
+				n, whole = int(rest), true
+			}
+		}
+		break
+	}
+	s.Prefetch([]remote.Region{{At: from, Len: n}})
+	return whole
+}
