@@ -1,0 +1,172 @@
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/phpwhy/phpwhy/symbolize/remote"
+)
+
+// NativeFrame is a native frame with what joining needs beside its text.
+type NativeFrame struct {
+	Frame
+	Entry remote.Addr // of the physical function, 0 when unknown
+	// Regs are the registers recovered at the physical frame; nil for inlined ones.
+	Regs *remote.Regs
+}
+
+// PHPFrame is a PHP frame with what joining needs beside its text.
+type PHPFrame struct {
+	Frame
+	ExecuteData remote.Addr
+	Handler     remote.Addr // of an internal function, 0 otherwise
+	// Top is ZEND_CALL_TOP on a user frame: the execute_ex that runs it was
+	// called for it, so its caller runs in another execute_ex.
+	Top bool
+	// LineAt reads the line and the opcode of an opline; ok only when the
+	// opline lies inside the frame's op_array. nil for internal functions.
+	LineAt func(opline remote.Addr) (line int, opcode string, ok bool)
+}
+
+// Input is the two stacks of one thread at one instant, leaf first.
+type Input struct {
+	Native    []NativeFrame
+	NativeEnd End
+	NativeErr error
+	PHP       []PHPFrame
+	PHPErr    error
+}
+
+// executor is the interpreter's function: all handlers of the hybrid VM are
+// inlined into it (Zend/zend_vm_execute.skl).
+const executor = "execute_ex"
+
+// Join merges the two stacks. PHP frames follow the native frame that runs
+// them: an internal function its handler, user functions their execute_ex.
+func Join(in Input) Stack {
+	j := joiner{php: in.PHP}
+	for i := range in.Native {
+		j.native(&in.Native[i])
+	}
+	out := Stack{End: in.NativeEnd}
+	problems := []error{in.NativeErr, in.PHPErr}
+	if n := len(j.php); n > 0 {
+		if in.NativeEnd != Truncated {
+			problems = append(problems, fmt.Errorf("%d PHP frames have no native frame that runs them", n))
+		}
+		j.rest()
+	}
+	if j.idle > 0 && in.PHPErr == nil {
+		problems = append(problems, fmt.Errorf("%d native frames of %s run no PHP frame that could be read", j.idle, executor))
+	}
+	out.Frames = j.out
+	if err := errors.Join(problems...); err != nil {
+		out.Error = strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
+	if in.PHPErr != nil {
+		out.End = Truncated
+	}
+	return out
+}
+
+type joiner struct {
+	php  []PHPFrame // not yet placed
+	out  []Frame
+	idle int // execute_ex frames for which no PHP frame was left
+}
+
+func (j *joiner) native(n *NativeFrame) {
+	f := n.Frame
+	f.Kind = Native
+	if len(j.php) > 0 && n.Entry != 0 && j.php[0].Handler == n.Entry && !f.Inlined {
+		// A stripped binary has no name for a static handler, but the
+		// function's entry in the engine's own table does.
+		if f.Function == "" {
+			f.Function = handlerName(&j.php[0].Frame)
+			f.Offset = uint64(f.PC - n.Entry)
+		}
+		j.out = append(j.out, f)
+		j.place()
+		return
+	}
+	j.out = append(j.out, f)
+	if f.Function == executor && !f.Inlined {
+		j.executed(n)
+	}
+}
+
+// executed places the PHP frames that one execute_ex runs: up to and
+// including the user frame it was called for.
+func (j *joiner) executed(n *NativeFrame) {
+	if len(j.php) == 0 {
+		j.idle++
+		return
+	}
+	innermost := true
+	for len(j.php) > 0 {
+		p := &j.php[0]
+		if p.Internal {
+			// Called straight from the VM, without a native frame of its
+			// own that could be told apart (tail-called or inlined).
+			j.place()
+			continue
+		}
+		if innermost {
+			j.exactLine(p, n)
+			innermost = false
+		}
+		top := p.Top
+		j.place()
+		if top {
+			return
+		}
+	}
+}
+
+// exactLine takes the current opline from the register that the interpreter
+// keeps it in. execute_data->opline is only written where something may look
+// at it, so it is stale in the middle of a line (Zend/zend_execute.c,
+// ZEND_VM_FP_GLOBAL_REG and ZEND_VM_IP_GLOBAL_REG: r14 and r15 on x86-64).
+func (j *joiner) exactLine(p *PHPFrame, n *NativeFrame) {
+	if n.Regs == nil || n.Regs.Arch != remote.AMD64 || p.LineAt == nil {
+		return
+	}
+	ed, ok := n.Regs.Get(remote.R14)
+	if !ok || remote.Addr(ed) != p.ExecuteData {
+		return
+	}
+	opline, ok := n.Regs.Get(remote.R15)
+	if !ok {
+		return
+	}
+	if line, opcode, ok := p.LineAt(remote.Addr(opline)); ok {
+		p.Line, p.Opcode = line, opcode
+	}
+}
+
+// place moves the next PHP frame to the output.
+func (j *joiner) place() {
+	f := j.php[0].Frame
+	f.Kind = PHP
+	j.out = append(j.out, f)
+	j.php = j.php[1:]
+}
+
+func (j *joiner) rest() {
+	for len(j.php) > 0 {
+		j.place()
+	}
+}
+
+// handlerName is the C name of an internal function's handler
+// (ZEND_FUNCTION and ZEND_METHOD in Zend/zend_API.h).
+func handlerName(f *Frame) string {
+	if f.Function == "" {
+		return ""
+	}
+	if f.Class != "" {
+		return "zim_" + strings.ReplaceAll(f.Class, `\`, "_") + "_" + f.Function
+	}
+	return "zif_" + f.Function
+}
