@@ -166,13 +166,31 @@ func (p *Process) Exe() (string, error) {
 	return strings.TrimSuffix(s, " (deleted)"), nil
 }
 
-// CPUTime is the user and system time that all threads have used so far.
+// CPUTime is the time that all threads alive now have spent on a processor.
 func (p *Process) CPUTime() (time.Duration, error) {
-	st, err := p.fs.Stat()
+	tids, err := p.Threads()
 	if err != nil {
-		return 0, p.fail("read the CPU time", err)
+		return 0, err
 	}
-	return time.Duration(st.UTime+st.STime) * (time.Second / clockTick), nil
+	var sum time.Duration
+	for _, tid := range tids {
+		// Nanoseconds, where /proc/PID/stat has steps of 10 ms: an
+		// observation may last less than that.
+		b, err := os.ReadFile(p.path(fmt.Sprintf("task/%d/schedstat", tid)))
+		if err != nil {
+			if tid == p.PID {
+				return 0, p.fail("read the CPU time", err)
+			}
+			continue // the thread has just ended
+		}
+		on, _, _ := strings.Cut(string(b), " ")
+		ns, err := strconv.ParseInt(on, 10, 64)
+		if err != nil {
+			return 0, p.fail("read the CPU time", err)
+		}
+		sum += time.Duration(ns)
+	}
+	return sum, nil
 }
 
 // Age is how long the process has lived.
