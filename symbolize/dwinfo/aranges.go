@@ -4,10 +4,6 @@ package dwinfo
 // search: a set that can't be read leaves its unit to loadRest.
 func (d *Data) loadAranges() {
 	d.listed = make(map[int]bool)
-	info, err := d.main.section(secInfo)
-	if err != nil {
-		return
-	}
 	sec, err := d.main.section(secAranges)
 	if err != nil {
 		return
@@ -23,7 +19,7 @@ func (d *Data) loadAranges() {
 		set := cursor{b: sec[:end], p: c.p}
 		c.p = end
 		version, off, addrSize, segSize := set.u16(), set.uint(offSize), int(set.u8()), set.u8()
-		if set.bad || version != 2 || segSize != 0 || off >= uint64(len(info)) || (addrSize != 4 && addrSize != 8) {
+		if set.bad || version != 2 || segSize != 0 || off > 1<<47 || (addrSize != 4 && addrSize != 8) {
 			continue
 		}
 		// Tuples are aligned to their own size, counted from the set's start.

@@ -113,6 +113,7 @@ func named(frames []Func) bool {
 // function wins, then the first that knows a line.
 func (d *Data) framesIn(s *spans, pc uint64) (best []Func, err error) {
 	for off := range s.covering(pc) {
+		d.main.prefetch()
 		u, e := d.main.unit(off)
 		var frames []Func
 		if e == nil {

@@ -38,6 +38,8 @@ type file struct {
 		err  error
 	}
 
+	prefetchOnce sync.Once
+
 	headersOnce sync.Once
 	headers     []int // offsets of all units, ascending
 	headersErr  error
@@ -83,6 +85,20 @@ func (f *file) section(id sectionID) ([]byte, error) {
 		}
 	})
 	return s.b, s.err
+}
+
+// prefetch asks for the sections that almost every lookup needs, all at once:
+// inflating them is most of the cost of a compressed debug file (libc: 75 ms one
+// after the other, 55 ms together). It returns when all are there, so that no
+// goroutine outlives the question. Errors wait for whoever needs the section.
+func (f *file) prefetch() {
+	f.prefetchOnce.Do(func() {
+		var wg sync.WaitGroup
+		for _, id := range [...]sectionID{secInfo, secAbbrev, secLine, secStr, secLineStr, secRnglists} {
+			wg.Go(func() { f.section(id) })
+		}
+		wg.Wait()
+	})
 }
 
 // cached returns the value of m under key, made by fill at most once. The lock

@@ -8,12 +8,14 @@ type entry struct {
 	origin             value // DW_AT_abstract_origin, else DW_AT_specification
 	sibling            value
 	callFile, callLine int
+	callSite           bool // DW_AT_call_file and DW_AT_call_line are both there
 	external           bool
 }
 
 // readEntry reads the attributes of an entry whose abbreviation is a.
 func (u *unit) readEntry(c *cursor, a *abbrev, e *entry) {
 	*e = entry{}
+	file, line := false, false
 	for i := range a.attrs {
 		s := &a.attrs[i]
 		switch s.at {
@@ -38,15 +40,16 @@ func (u *unit) readEntry(c *cursor, a *abbrev, e *entry) {
 				e.origin = v
 			}
 		case atCallFile:
-			e.callFile = smallInt(c.value(s, u.p).u)
+			e.callFile, file = smallInt(c.value(s, u.p).u), true
 		case atCallLine:
-			e.callLine = smallInt(c.value(s, u.p).u)
+			e.callLine, line = smallInt(c.value(s, u.p).u), true
 		case atExternal:
 			e.external = c.value(s, u.p).u != 0
 		default:
 			c.skipValue(s, u.p)
 		}
 	}
+	e.callSite = file && line
 }
 
 // smallInt keeps a file index or line number that fits 31 bits, else 0: unknown.
@@ -208,6 +211,11 @@ func (u *unit) chainFrom(off int, pc uint64) (chain []entry, low uint64, err err
 			err = rangeErr
 		}
 		switch {
+		case in && !isBlock && !e.callSite:
+			// Without a call site the caller's line is unknown, and the
+			// inner function's would be all there is: gdb shows the caller
+			// (read_func_scope in dwarf2/read.c).
+			return chain, low, err
 		case in:
 			if !isBlock {
 				if len(chain) >= maxInlineDepth {

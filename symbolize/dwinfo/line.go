@@ -111,6 +111,7 @@ func (lp *lineProgram) execute() {
 	open := false
 	var seq lineSeq
 	rows := 0
+	lp.marks = make([]lineState, 0, (len(lp.code)-lp.body)/(4*checkpointRows)+1) // a row takes 2 to 5 bytes
 	closeSeq := func(hi uint64) {
 		if seq.hi, seq.last = hi, len(lp.marks); open && seq.lo < seq.hi {
 			lp.seqs = append(lp.seqs, seq)

@@ -15,6 +15,11 @@ type lineHeader struct {
 	lineRange     uint8
 	opcodeBase    uint8
 	opLengths     []byte // operands of standard opcode i+1
+	// special holds what special opcodes do, to spare two divisions per row.
+	special [256]struct {
+		ops  uint8 // to advance by
+		line int16
+	}
 
 	compDir string
 	dirs    []lineName // index as in the table; version < 5: [0] is the compilation directory
@@ -38,7 +43,9 @@ func (u *unit) parseLineHeader(sec []byte, off int) (*lineProgram, error) {
 	}
 	end := c.p + int(n)
 	c.b = sec[:end:end]
-	h := lineHeader{version: c.u16(), compDir: u.compDir}
+	lp := &lineProgram{}
+	h := &lp.lineHeader
+	h.version, h.compDir = c.u16(), u.compDir
 	p := params{addrSize: u.p.addrSize, offSize: int8(offSize), refSize: int8(offSize)}
 	if h.version >= 5 {
 		c.skip(2) // address and segment selector size
@@ -61,11 +68,16 @@ func (u *unit) parseLineHeader(sec []byte, off int) (*lineProgram, error) {
 		return nil, malformed(".debug_line", off, "line table with a line range or an opcode base of zero")
 	}
 	h.opLengths = c.bytes(uint64(h.opcodeBase - 1))
+	for op := int(h.opcodeBase); op < 256; op++ {
+		adj := op - int(h.opcodeBase)
+		h.special[op].ops = uint8(adj / int(h.lineRange))
+		h.special[op].line = int16(h.lineBase) + int16(adj%int(h.lineRange))
+	}
 	var err error
 	if h.version >= 5 {
-		err = u.lineNames5(&c, &h, p)
+		err = u.lineNames5(&c, h, p)
 	} else {
-		err = lineNames4(&c, &h)
+		err = lineNames4(&c, h)
 	}
 	if err == nil && c.bad {
 		err = malformed(".debug_line", off, "directory and file tables cut short")
@@ -77,7 +89,8 @@ func (u *unit) parseLineHeader(sec []byte, off int) (*lineProgram, error) {
 		a, b := h.files[0], h.files[1]
 		h.twin = a.dir == b.dir && string(a.name) == string(b.name)
 	}
-	return &lineProgram{lineHeader: h, code: c.b, body: body}, nil
+	lp.code, lp.body = c.b, body
+	return lp, nil
 }
 
 // lineNames4 reads the tables of versions 2 to 4 (DWARF 4, 6.2.4).

@@ -99,9 +99,9 @@ func (s *lineState) step(lp *lineProgram, c *cursor) bool {
 		op := c.b[c.p]
 		c.p++
 		if op >= lp.opcodeBase { // special opcode (6.2.5.1)
-			adj := op - lp.opcodeBase
-			s.advanceLine(int(lp.lineBase) + int(adj%lp.lineRange))
-			s.advance(lp, uint64(adj/lp.lineRange))
+			sp := &lp.special[op]
+			s.advance(lp, uint64(sp.ops))
+			s.advanceLine(int(sp.line))
 			// gdb clears it after the row; no one looks in between.
 			s.discr = 0
 			return true
@@ -123,7 +123,7 @@ func (s *lineState) step(lp *lineProgram, c *cursor) bool {
 		case lnsNegateStmt:
 			s.isStmt = !s.isStmt
 		case lnsConstAddPC:
-			s.advance(lp, uint64((255-lp.opcodeBase)/lp.lineRange))
+			s.advance(lp, uint64(lp.special[255].ops))
 		case lnsFixedAdvancePC:
 			s.addr += uint64(c.u16())
 			s.opIndex = 0
