@@ -2,7 +2,9 @@ package dwinfo
 
 import "errors"
 
-var errNoAlt = errors.New("the debug information refers to a supplementary file (.gnu_debugaltlink) that was not given")
+// ErrNoSupplement says that an answer lies in the supplementary file that
+// .gnu_debugaltlink names, and Open was not given it.
+var ErrNoSupplement = errors.New("the debug information refers to a supplementary file (.gnu_debugaltlink) that was not given")
 
 // str resolves a string attribute; "" for an absent one.
 func (u *unit) str(v value) (string, error) {
@@ -23,7 +25,7 @@ func (u *unit) strBytes(v value) ([]byte, error) {
 		return u.f.strAt(secLineStr, v.u)
 	case formGNUStrpAlt, formStrpSup:
 		if u.f.alt == nil {
-			return nil, errNoAlt
+			return nil, ErrNoSupplement
 		}
 		return u.f.alt.strAt(secStr, v.u)
 	case formStrx, formStrx1, formStrx2, formStrx3, formStrx4, formGNUStrIndex:

@@ -267,7 +267,7 @@ func (u *unit) ref(v value) (*unit, int, error) {
 		return u, u.off + int(v.u), nil
 	case formGNURefAlt, formRefSup4, formRefSup8:
 		if f.alt == nil {
-			return nil, 0, errNoAlt
+			return nil, 0, ErrNoSupplement
 		}
 		f = f.alt
 	case formRefAddr:
