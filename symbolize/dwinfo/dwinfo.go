@@ -18,8 +18,9 @@ type Sections interface {
 // that the compiler inlined into it.
 type Func struct {
 	// Name is DW_AT_name: unqualified, without the linker's suffixes. It is
-	// "" for code that has lines but no function entry, as assembly has: the
-	// symbol table knows its name.
+	// "" for code that has lines but no function entry, such as hand-written
+	// assembly and the thunks that gcc leaves for folded identical functions:
+	// the symbol table knows the name.
 	Name string
 	// Linkage is the assembler's name when the compiler recorded one besides
 	// Name: mangled for C++ and Rust, "__GI___mmap64" for glibc's __mmap64 (gdb
