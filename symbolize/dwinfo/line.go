@@ -22,7 +22,9 @@ type lineRow struct {
 	file, line int
 }
 
-// lineProgram is one unit's line table (6.2). The program is executed once,
+// lineProgram is one unit's line table (6.2). Delve's pkg/dwarf/line would be
+// as fast, but names another line than gdb at 128 of 1,000 addresses of php,
+// lacks 64-bit DWARF, and panics on bad input. The program is executed once,
 // which leaves a checkpoint every checkpointRows rows; a lookup resumes at the
 // nearest one. Decoded rows would take 20 times the memory and no less time.
 type lineProgram struct {

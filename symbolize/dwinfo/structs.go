@@ -25,7 +25,7 @@ type Struct struct {
 // Structs finds struct layouts by tag or typedef name. What is not found, or
 // only declared, is missing in the result. It looks at one unit after the
 // other until it has them all, so that a name which does not exist costs a
-// walk over all units; StructsIn is the fast way.
+// walk over all units (php: 8 to 20 ms); StructsIn is the fast way.
 func (d *Data) Structs(names ...string) (map[string]*Struct, error) {
 	w := newWanted(names)
 	offs, err := d.main.unitOffsets()
