@@ -9,6 +9,7 @@
 package stack
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -116,17 +117,33 @@ type phpJSON struct {
 // MarshalJSON writes the shape that belongs to the frame's kind, every field present.
 func (f Frame) MarshalJSON() ([]byte, error) {
 	if f.Kind == PHP {
-		return json.Marshal(phpJSON{f.Kind, f.Function, f.Class, f.File, f.Line, f.Internal, f.Opcode})
+		return marshal(phpJSON{f.Kind, f.Function, f.Class, f.File, f.Line, f.Internal, f.Opcode})
 	}
 	args := f.Args
 	if args == nil {
 		args = []Arg{}
 	}
-	return json.Marshal(nativeJSON{f.Kind, f.Function, f.Raw, f.Module, f.File, f.Line,
+	return marshal(nativeJSON{f.Kind, f.Function, f.Raw, f.Module, f.File, f.Line,
 		f.PC.String(), f.Offset, f.Inlined, f.How, args})
 }
 
-// UnmarshalJSON reads either shape.
+// marshal is json.Marshal without its escaping for HTML: C++ names are full of "<".
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
+
+// unmarshal is json.Unmarshal that refuses names it does not know.
+func unmarshal(b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	return d.Decode(v)
+}
+
+// UnmarshalJSON reads either shape, and refuses fields that belong to neither.
 func (f *Frame) UnmarshalJSON(b []byte) error {
 	var k struct {
 		Kind Kind `json:"kind"`
@@ -137,13 +154,13 @@ func (f *Frame) UnmarshalJSON(b []byte) error {
 	switch k.Kind {
 	case PHP:
 		var p phpJSON
-		if err := json.Unmarshal(b, &p); err != nil {
+		if err := unmarshal(b, &p); err != nil {
 			return err
 		}
 		*f = Frame{Kind: PHP, Function: p.Function, Class: p.Class, File: p.File, Line: p.Line, Internal: p.Internal, Opcode: p.Opcode}
 	case Native:
 		var n nativeJSON
-		if err := json.Unmarshal(b, &n); err != nil {
+		if err := unmarshal(b, &n); err != nil {
 			return err
 		}
 		pc, err := strconv.ParseUint(n.PC, 0, 64)
