@@ -87,10 +87,21 @@ func start(t *testing.T, threads int, mode string, more ...string) *worker {
 	t.Cleanup(w.kill)
 	if mode != "idle" {
 		w.awaitLoops(1)
-	} else {
-		time.Sleep(50 * time.Millisecond)
 	}
-	return w
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		if tids, _ := threadsOf(w.pid); len(tids) >= threads && (mode != "idle" || sleeps(w.pid)) {
+			return w
+		}
+		if time.Now().After(end) {
+			t.Fatal("the worker's threads do not start")
+		}
+	}
+}
+
+// sleeps reports whether the fixture's main thread waits in pause(2).
+func sleeps(pid int) bool {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", pid))
+	return strings.HasPrefix(string(b), fmt.Sprint(unix.SYS_PAUSE, " "))
 }
 
 // prepare makes the shared page and returns the command line.

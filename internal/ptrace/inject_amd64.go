@@ -107,16 +107,16 @@ func (s *session) runCall(t *tracee, r *userRegs) (uint64, error) {
 	if err := setRegs(t.tid, r); err != nil {
 		return 0, err
 	}
-	entered := false
+	entered, sig := false, 0
 	for range maxInjectStops {
-		if err := toSyscall(t.tid); err != nil {
+		if err := toSyscall(t.tid, sig); err != nil {
 			return 0, err
 		}
 		ev, err := s.nextOf(t)
 		if err != nil {
 			return 0, err
 		}
-		if !ev.syscallStop() {
+		if sig = ev.unblockable(); !ev.syscallStop() {
 			continue
 		}
 		var now userRegs
@@ -138,15 +138,18 @@ func (s *session) toEventStop(t *tracee) error {
 	if err := interrupt(t.tid); err != nil {
 		return err
 	}
+	sig := 0
 	for range maxInjectStops {
-		if err := cont(t.tid, 0); err != nil {
+		if err := cont(t.tid, sig); err != nil {
 			return err
 		}
 		ev, err := s.nextOf(t)
 		if err != nil {
 			return err
 		}
+		sig = ev.unblockable()
 		if ev.trace() == unix.PTRACE_EVENT_STOP {
+			t.group = ev.sig() != int(unix.SIGTRAP)
 			return nil
 		}
 	}

@@ -175,6 +175,7 @@ const maxHandlerSteps = 16 + 7*maxInt3
 // from a slot back to the code proper.
 func (e *int3) leave(t *tracee) error {
 	var r userRegs
+	sig := 0
 	for range maxHandlerSteps {
 		if err := getRegs(t.tid, &r); err != nil {
 			return err
@@ -182,12 +183,14 @@ func (e *int3) leave(t *tracee) error {
 		if r.Rip < e.page || r.Rip >= e.page+tableAt {
 			break
 		}
-		if err := step(t.tid); err != nil {
+		if err := step(t.tid, sig); err != nil {
 			return err
 		}
-		if _, err := e.s.nextOf(t); err != nil {
+		ev, err := e.s.nextOf(t)
+		if err != nil {
 			return err
 		}
+		sig = ev.unblockable()
 	}
 	was := r.Rip
 	if e.original(&r); r.Rip == was {

@@ -195,6 +195,15 @@ func (n *net) suspend(s *session, t *tracee) error {
 	return ignoreGone(unix.Tgkill(s.pid, t.tid, unix.SIGTRAP))
 }
 
+// renew ignores SIGTRAP again after the kernel has reset it by force.
+func (n *net) renew(s *session, t *tracee) error {
+	if n.off || n.Page != 0 {
+		return nil
+	}
+	_, err := s.action(t, n.pc, &sigaction{Handler: sigIgn})
+	return err
+}
+
 // removeFrom restores a child that has inherited the net.
 func (n *net) removeFrom(s *session, t *tracee, sharesMemory bool) error {
 	if n.off || n.Page != 0 && sharesMemory {

@@ -43,6 +43,7 @@ type observer struct {
 	stop  Stop // reused for every stop
 	seq   uint64
 	stops int
+	tids  []int // scratch of others
 	began time.Time
 	off   bool // MaxPause has disarmed the breakpoints
 	done  bool
@@ -113,7 +114,15 @@ func (ob *observer) end(r EndReason) { ob.res.Ended, ob.done = r, true }
 
 func (ob *observer) loop() error {
 	var ev event
+	last, same := 0, 0
 	for !ob.done && ob.s.ended == nil {
+		if same >= fairAfter {
+			same = 0
+			if err := ob.others(last); err != nil {
+				return err
+			}
+			continue
+		}
 		ok, err := ob.w.next(&ev)
 		switch {
 		case err != nil && errors.Is(err, unix.ECHILD):
@@ -127,6 +136,37 @@ func (ob *observer) loop() error {
 				return err
 			}
 		default:
+			if same++; ev.tid != last {
+				last, same = ev.tid, 0
+			}
+			if err := ob.handle(&ev); err != nil && !gone(err) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// fairAfter is how many events of one thread in a row make the others be asked.
+// The kernel reports the first stopped thread of its list; a hot one that
+// always stands again at once would keep the others standing for good.
+const fairAfter = 16
+
+// others handles what waits of all threads but one.
+func (ob *observer) others(but int) error {
+	tids := ob.tids[:0]
+	for tid := range ob.s.threads {
+		if tid != but {
+			tids = append(tids, tid)
+		}
+	}
+	ob.tids = tids
+	var ev event
+	for _, tid := range tids {
+		if ob.done || ob.s.ended != nil {
+			return nil
+		}
+		if peek(tid, &ev) {
 			if err := ob.handle(&ev); err != nil && !gone(err) {
 				return err
 			}
@@ -195,14 +235,8 @@ func (ob *observer) stranger(ev *event) error {
 		// Hide it from the next wait; newTask finds it stopped.
 		return ob.s.adopt(ev.tid)
 	}
-	for tid := range ob.s.threads {
-		var own event
-		if err := one(tid, &own, 0); err == nil {
-			return ob.handle(&own)
-		}
-	}
 	time.Sleep(time.Millisecond)
-	return nil
+	return ob.others(0)
 }
 
 // trap is a SIGTRAP: the hot path.

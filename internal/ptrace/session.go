@@ -182,9 +182,11 @@ func (s *session) absorb(t *tracee, ev *event) error {
 	case ev.trace() == unix.PTRACE_EVENT_STOP:
 		consume(t.tid)
 		t.stopped, t.group, t.sample = true, ev.sig() != int(unix.SIGTRAP), false
-		if s.eng != nil && !t.group && trapPending(t.tid) {
+		if s.eng != nil && trapPending(t.tid) {
 			// The event stop came before the breakpoint's signal. Let the
-			// thread meet it: it is taken at the signal stop that follows.
+			// thread meet it: it is taken at the signal stop that follows,
+			// which a group stop does not hold up either.
+			t.group = false
 			return s.resume(t, 0)
 		}
 		return nil

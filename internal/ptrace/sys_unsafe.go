@@ -29,9 +29,9 @@ func cont(tid, sig int) error { return request(unix.PTRACE_CONT, tid, 0, uintptr
 func detach(tid int) error    { return request(unix.PTRACE_DETACH, tid, 0, 0) }
 
 // toSyscall runs the thread up to the next entry to or exit from the kernel.
-func toSyscall(tid int) error { return request(unix.PTRACE_SYSCALL, tid, 0, 0) }
+func toSyscall(tid, sig int) error { return request(unix.PTRACE_SYSCALL, tid, 0, uintptr(sig)) }
 
-func step(tid int) error { return request(unix.PTRACE_SINGLESTEP, tid, 0, 0) }
+func step(tid, sig int) error { return request(unix.PTRACE_SINGLESTEP, tid, 0, uintptr(sig)) }
 
 func getEventMsg(tid int) (int, error) {
 	var msg uint64

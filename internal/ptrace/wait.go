@@ -29,11 +29,20 @@ type event struct {
 }
 
 func (e *event) ended() bool { return e.code >= cldExited && e.code <= cldDumped }
-func (e *event) sig() int    { return e.status & 0x7f }
+func (e *event) sig() int    { return e.status & 0xff } // SIGTRAP|0x80 is a system call stop
 func (e *event) trace() int  { return e.status >> 8 }
 
 // syscallStop reports a stop made by toSyscall (PTRACE_O_TRACESYSGOOD).
 func (e *event) syscallStop() bool { return e.code == cldTrapped && e.status == int(unix.SIGTRAP)|0x80 }
+
+// unblockable returns SIGSTOP when that is what the thread is about to get:
+// the one signal that a mask can't keep from coming in between.
+func (e *event) unblockable() int {
+	if e.code == cldTrapped && e.status == int(unix.SIGSTOP) {
+		return e.status
+	}
+	return 0
+}
 
 // The reasons to end a wait early.
 const (
@@ -155,6 +164,14 @@ func (w *waiter) next(ev *event) (bool, error) {
 			return true, nil
 		}
 	}
+}
+
+// peek looks for a single thread's event without waiting.
+func peek(tid int, ev *event) bool {
+	var ci childInfo
+	err := waitid(unix.P_PID, tid, &ci, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT|unix.WALL, false)
+	*ev = event{tid: tid, code: int(ci.Code), status: int(ci.Status)}
+	return err == nil && ci.PID != 0
 }
 
 // one waits for a single thread, at most for d.
