@@ -38,9 +38,9 @@ type Input struct {
 	PHPErr    error
 }
 
-// executor is the interpreter's function: all handlers of the hybrid VM are
+// Executor is the interpreter's function: all handlers of the hybrid VM are
 // inlined into it (Zend/zend_vm_execute.skl).
-const executor = "execute_ex"
+const Executor = "execute_ex"
 
 // Join merges the two stacks. PHP frames follow the native frame that runs
 // them: an internal function its handler, user functions their execute_ex.
@@ -58,7 +58,7 @@ func Join(in Input) Stack {
 		j.rest()
 	}
 	if j.idle > 0 && in.PHPErr == nil {
-		problems = append(problems, fmt.Errorf("%d native frames of %s run no PHP frame that could be read", j.idle, executor))
+		problems = append(problems, fmt.Errorf("%d native frames of %s run no PHP frame that could be read", j.idle, Executor))
 	}
 	out.Frames = j.out
 	if err := errors.Join(problems...); err != nil {
@@ -91,7 +91,7 @@ func (j *joiner) native(n *NativeFrame) {
 		return
 	}
 	j.out = append(j.out, f)
-	if f.Function == executor && !f.Inlined {
+	if f.Function == Executor && !f.Inlined {
 		j.executed(n)
 	}
 }
