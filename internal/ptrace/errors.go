@@ -1,0 +1,89 @@
+package ptrace
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/phpwhy/phpwhy/internal/proc"
+)
+
+// The reasons why a process can't be traced or stopped at a place. A
+// *proc.Error wraps one of them, or one of package proc's.
+var (
+	ErrTraced      = errors.New("it is already being traced")
+	ErrUnsupported = errors.New("not supported here")
+	ErrTooMany     = errors.New("too many breakpoints")
+	ErrNoSyscall   = errors.New("no system call instruction found in it")
+	ErrNotStopping = errors.New("a thread did not stop in time")
+	ErrThreads     = errors.New("it keeps starting threads")
+	ErrPanic       = errors.New("the handler panicked")
+)
+
+// attachError turns the errno of PTRACE_SEIZE into advice.
+func attachError(pid int, err error) error {
+	e := &proc.Error{PID: pid, What: "attach to process", Err: err}
+	switch {
+	case errors.Is(err, unix.ESRCH):
+		e.Err = proc.ErrNoProcess
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		if t := statusField(pid, "TracerPid"); t != "" && t != "0" {
+			e.Err = fmt.Errorf("%w by %s", ErrTraced, describe(t))
+			e.Advice = "end that tracer first"
+			break
+		}
+		e.Err = fmt.Errorf("%w: %w", proc.ErrPermission, err)
+		e.Advice = permissionAdvice(pid)
+	}
+	return e
+}
+
+func describe(pid string) string {
+	comm, err := os.ReadFile("/proc/" + pid + "/comm")
+	if err != nil {
+		return "process " + pid
+	}
+	return fmt.Sprintf("%s (%q)", pid, strings.TrimSpace(string(comm)))
+}
+
+func permissionAdvice(pid int) string {
+	uid, _, _ := strings.Cut(statusField(pid, "Uid"), "\t")
+	me := os.Geteuid()
+	if uid != "" && uid != strconv.Itoa(me) && me != 0 {
+		return fmt.Sprintf("it runs as uid %s and this as uid %d; run as root or as that user", uid, me)
+	}
+	if b, err := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope"); err == nil {
+		switch s := strings.TrimSpace(string(b)); s {
+		case "1", "2":
+			return "yama ptrace_scope=" + s + "; run as root or set it to 0"
+		case "3":
+			return "yama ptrace_scope=3 forbids tracing until the next boot"
+		}
+	}
+	if me == 0 {
+		return "root lacks CAP_SYS_PTRACE here, or a seccomp profile forbids ptrace; in a container add the capability SYS_PTRACE"
+	}
+	return "the process is not dumpable or has more capabilities; run as root"
+}
+
+// statusField reads one line of /proc/PID/status, empty when it can't.
+func statusField(pid int, name string) string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
+}
+
+// gone reports whether err says that the thread no longer exists, or no longer
+// stands still because it was killed.
+func gone(err error) bool { return errors.Is(err, unix.ESRCH) }

@@ -1,0 +1,168 @@
+package ptrace
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/phpwhy/phpwhy/internal/proc"
+	"github.com/phpwhy/phpwhy/internal/ptrace/x86"
+)
+
+// GuardArg is the hidden first argument with which this program runs itself as
+// a guard; main passes it to HelperMain.
+const GuardArg = "__ptrace-guard"
+
+// undo is what the guard takes out of the target when its master is gone.
+type undo struct {
+	PID   int
+	Sites []undoSite
+	Net   net
+	PC    uint64
+}
+
+type undoSite struct {
+	Addr, Slot uint64
+	Code       []byte // of the instruction
+}
+
+// guard is the process that waits for this one's death. The worker survives
+// that by its net; the guard gives it its own code and speed back.
+type guard struct {
+	cmd  *os.Process
+	pipe *os.File
+	once sync.Once
+}
+
+const (
+	guardReady   = 'r'
+	guardDismiss = 'q'
+)
+
+// startGuard returns when the guard holds the target's memory.
+func startGuard(pid int, u undo) (*guard, error) {
+	b, err := json.Marshal(u)
+	if err != nil {
+		return nil, err
+	}
+	inR, inW, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, inR.Close(), inW.Close())
+	}
+	defer outR.Close()
+	g := &guard{pipe: inW}
+	// Not from the tracer's thread: its wait would see the guard's end.
+	started := make(chan error, 1)
+	go func() {
+		var err error
+		g.cmd, err = os.StartProcess("/proc/self/exe", []string{"phpwhy", GuardArg}, &os.ProcAttr{
+			Files: []*os.File{inR, outW, nil},
+			Env:   []string{"GOMAXPROCS=1"},
+			// A session of its own: Ctrl-C and the like must not end it.
+			Sys: &syscall.SysProcAttr{Setsid: true},
+		})
+		started <- err
+	}()
+	err = <-started
+	err = errors.Join(err, inR.Close(), outW.Close())
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start the guard: %w", err), inW.Close())
+	}
+	if _, err := inW.Write(append(b, '\n')); err != nil {
+		g.dismiss()
+		return nil, fmt.Errorf("brief the guard: %w", err)
+	}
+	ready := make([]byte, 1)
+	if _, err := io.ReadFull(outR, ready); err != nil || ready[0] != guardReady {
+		g.dismiss()
+		return nil, fmt.Errorf("the guard did not start: %w", err)
+	}
+	return g, nil
+}
+
+// dismiss ends the guard and waits for it. Twice is fine.
+func (g *guard) dismiss() {
+	g.once.Do(func() {
+		_, _ = g.pipe.Write([]byte{guardDismiss})
+		_ = g.pipe.Close()
+		_, _ = g.cmd.Wait()
+	})
+}
+
+// guardMain is the guard: it returns an exit status.
+func guardMain(in io.Reader, out io.WriteCloser) int {
+	dec := json.NewDecoder(in)
+	var u undo
+	if err := dec.Decode(&u); err != nil {
+		return 1
+	}
+	// Held open, so that the pid's next owner can't be meant.
+	mem, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", u.PID), os.O_RDWR, 0)
+	if err != nil {
+		return 1
+	}
+	defer mem.Close()
+	if _, err := out.Write([]byte{guardReady}); err != nil {
+		return 1
+	}
+	_ = out.Close()
+	rest, _ := io.ReadAll(io.MultiReader(dec.Buffered(), in))
+	if len(rest) > 0 && rest[len(rest)-1] == guardDismiss {
+		return 0
+	}
+	if err := u.apply(mem); err != nil {
+		return 1
+	}
+	return 0
+}
+
+const (
+	// detachTimeout is how long the kernel may take to end the dead tracer: its
+	// pipe closes before it stops being the tracer.
+	detachTimeout = 5 * time.Second
+	detachPoll    = time.Millisecond
+)
+
+// apply restores the code at once, then stops the target to remove the net.
+func (u *undo) apply(mem *os.File) error {
+	e := &int3{bps: make([]Breakpoint, len(u.Sites)), page: u.Net.Page, armed: true}
+	for _, t := range u.Sites {
+		in, err := x86.Decode(t.Code)
+		if err != nil {
+			return err
+		}
+		e.at = append(e.at, site{addr: t.Addr, slot: t.Slot, insn: in})
+	}
+	if err := e.write(mem, false); err != nil {
+		return err // the target is gone, or has another program by now
+	}
+	until := time.Now().Add(detachTimeout)
+	for {
+		err := onThread(func() error { return u.restore(e) })
+		if !errors.Is(err, ErrTraced) && !errors.Is(err, proc.ErrPermission) || time.Now().After(until) {
+			return err
+		}
+		time.Sleep(detachPoll)
+	}
+}
+
+// restore takes over the dead tracer's session, to release it as it would have.
+func (u *undo) restore(e *int3) error {
+	s := newSession(u.PID)
+	if err := s.attach(); err != nil {
+		return errors.Join(err, s.close())
+	}
+	n := u.Net
+	n.pc = u.PC
+	e.s, s.eng, s.net = s, e, &n
+	return s.release()
+}

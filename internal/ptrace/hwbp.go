@@ -1,0 +1,162 @@
+package ptrace
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxHardware is the number of debug registers that hold an address (Intel SDM
+// vol. 3, 18.2.1). A debugger or another perf session may hold some of them.
+const maxHardware = 4
+
+const (
+	hwBreakpointX = 4 // HW_BREAKPOINT_X, uapi/linux/hw_breakpoint.h
+	trapPerf      = 6 // TRAP_PERF, uapi/asm-generic/siginfo.h
+	// perfTrapAsync is TRAP_PERF_FLAG_ASYNC: SIGTRAP was blocked when the
+	// breakpoint was hit, so the thread has run on.
+	perfTrapAsync = 1
+	// perfBitRemoveOnExec and perfBitSigtrap are bits of struct
+	// perf_event_attr, Linux 5.13 and later.
+	perfBitRemoveOnExec = 1 << 36
+	perfBitSigtrap      = 1 << 37
+	perfTypeBreakpoint  = 5
+)
+
+// hwbp is the engine that uses the processor's debug registers through
+// perf_event_open. The kernel raises SIGTRAP before the instruction runs and
+// lets it pass afterwards, so nothing has to be emulated and no byte changes.
+type hwbp struct {
+	s   *session
+	bps []Breakpoint
+	si  trapInfo
+	off bool
+}
+
+func newHWBP(s *session, bps []Breakpoint) *hwbp { return &hwbp{s: s, bps: bps} }
+
+func (e *hwbp) arm() error {
+	if len(e.bps) > maxHardware {
+		return fmt.Errorf("%w: %d, and the processor has %d debug registers", ErrTooMany, len(e.bps), maxHardware)
+	}
+	// Events start disabled, so that a refusal leaves no trace.
+	e.off = true
+	for _, t := range e.s.threads {
+		if err := e.addThread(t); err != nil {
+			return err
+		}
+	}
+	if err := e.s.spread(nil); err != nil {
+		return err
+	}
+	return e.unpause()
+}
+
+func (e *hwbp) addThread(t *tracee) error {
+	if t.child {
+		return nil
+	}
+	for i, bp := range e.bps {
+		attr := unix.PerfEventAttr{
+			Type:     perfTypeBreakpoint,
+			Sample:   1,
+			Bp_type:  hwBreakpointX,
+			Ext1:     uint64(bp.Addr),
+			Ext2:     8, // sizeof(long): the only length an execution breakpoint may have
+			Bits:     unix.PerfBitExcludeKernel | unix.PerfBitExcludeHv | perfBitRemoveOnExec | perfBitSigtrap,
+			Sig_data: uint64(i),
+		}
+		if e.off {
+			attr.Bits |= unix.PerfBitDisabled
+		}
+		attr.Size = perfAttrSize
+		fd, err := unix.PerfEventOpen(&attr, t.tid, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)
+		if err != nil {
+			e.dropThread(t)
+			return perfError(bp, err)
+		}
+		t.fds = append(t.fds, fd)
+	}
+	return nil
+}
+
+func perfError(bp Breakpoint, err error) error {
+	what := fmt.Sprintf("hardware breakpoint on %s at %s", bp.Name, bp.Addr)
+	switch {
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		p, _ := os.ReadFile("/proc/sys/kernel/perf_event_paranoid")
+		return fmt.Errorf("%s: %w (needs CAP_PERFMON, or perf_event_paranoid at most 2, it is %s; container seccomp profiles may block perf_event_open)",
+			what, err, strings.TrimSpace(string(p)))
+	case errors.Is(err, unix.ENOSPC):
+		return fmt.Errorf("%s: %w: all debug registers are in use by another debugger", what, ErrTooMany)
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.EOPNOTSUPP):
+		return fmt.Errorf("%s: %w (%w; needs Linux 5.13 and a processor, or a virtual machine, with debug registers)", what, ErrUnsupported, err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+func (e *hwbp) dropThread(t *tracee) {
+	for _, fd := range t.fds {
+		_ = unix.Close(fd)
+	}
+	t.fds = nil
+}
+
+func (e *hwbp) control(req uint) error {
+	var errs error
+	for _, t := range e.s.threads {
+		for _, fd := range t.fds {
+			errs = errors.Join(errs, unix.IoctlSetInt(fd, req, 0))
+		}
+	}
+	return errs
+}
+
+func (e *hwbp) pause() error {
+	e.off = true
+	return e.control(unix.PERF_EVENT_IOC_DISABLE)
+}
+
+func (e *hwbp) unpause() error {
+	e.off = false
+	return e.control(unix.PERF_EVENT_IOC_ENABLE)
+}
+
+// disarm closes the events first: a SIGTRAP that is already on its way has
+// been taken by stopAll, so the net can go next.
+func (e *hwbp) disarm() error {
+	for _, t := range e.s.threads {
+		e.dropThread(t)
+	}
+	return e.s.unspread()
+}
+
+func (e *hwbp) inMemory() bool       { return false }
+func (e *hwbp) forked(*tracee) error { return nil }
+func (e *hwbp) original(*userRegs)   {}
+func (e *hwbp) lost()                {}
+
+func (e *hwbp) hit(t *tracee, r *userRegs) (int, error) {
+	if err := getSigInfo(t.tid, &e.si); err != nil {
+		return notOurs, err
+	}
+	if e.si.Code != trapPerf || e.si.PerfType != perfTypeBreakpoint || e.si.PerfData >= uint64(len(e.bps)) {
+		return notOurs, nil
+	}
+	if err := getRegs(t.tid, r); err != nil {
+		return notOurs, err
+	}
+	bp := int(e.si.PerfData)
+	if e.si.PerfFlags&perfTrapAsync != 0 || r.Rip != uint64(e.bps[bp].Addr) {
+		return stale, nil
+	}
+	return bp, nil
+}
+
+// pass has nothing to do: the kernel has set the resume flag (RF).
+func (e *hwbp) pass(*tracee, int, *userRegs) error { return nil }
+
+func (e *hwbp) rewind(*tracee, *userRegs) error { return nil }

@@ -1,0 +1,263 @@
+package ptrace
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/phpwhy/phpwhy/internal/ptrace/x86"
+)
+
+const (
+	// maxInt3 bounds the breakpoints to what the net's page holds.
+	maxInt3    = 64
+	int3Byte   = 0xcc
+	siKernel   = 0x80 // SI_KERNEL: int3 raises SIGTRAP with it on x86
+	slotSize   = 32   // an instruction of at most 15 bytes and a jump of 14
+	tableAt    = 64   // in the net's page: entries of 16 bytes, ended by 0
+	slotsAt    = 1536
+	restorerAt = 48
+)
+
+// int3 is the engine that writes a breakpoint byte over the instruction.
+type int3 struct {
+	s     *session
+	bps   []Breakpoint
+	at    []site
+	si    trapInfo
+	guard *guard // nil without
+	want  bool   // a guard
+	page  uint64
+	armed bool // bytes may be in the target's memory
+}
+
+// site is one breakpoint's place in the code.
+type site struct {
+	addr uint64
+	insn *x86.Insn
+	slot uint64
+}
+
+func newInt3(s *session, bps []Breakpoint, guard bool) *int3 {
+	return &int3{s: s, bps: bps, want: guard}
+}
+
+func (e *int3) arm() error {
+	if len(e.bps) > maxInt3 {
+		return fmt.Errorf("%w: %d, at most %d", ErrTooMany, len(e.bps), maxInt3)
+	}
+	for _, bp := range e.bps {
+		var code [x86.MaxLen]byte
+		n, err := e.s.mem.ReadAt(code[:], int64(bp.Addr))
+		if n == 0 {
+			return fmt.Errorf("read the code of %s at %s: %w", bp.Name, bp.Addr, err)
+		}
+		if code[0] == int3Byte {
+			return fmt.Errorf("%s at %s: %w: there is a breakpoint already", bp.Name, bp.Addr, ErrTraced)
+		}
+		in, err := x86.Decode(code[:n])
+		if err == nil {
+			_, err = in.Slot(0)
+		}
+		if err != nil {
+			return fmt.Errorf("%s at %s: %w", bp.Name, bp.Addr, err)
+		}
+		e.at = append(e.at, site{addr: uint64(bp.Addr), insn: in})
+	}
+	if err := e.s.spread(e.layout); err != nil {
+		return err
+	}
+	if e.want {
+		g, err := startGuard(e.s.pid, e.undo())
+		if err != nil {
+			return errors.Join(err, e.s.unspread())
+		}
+		e.guard = g
+	}
+	return e.unpause()
+}
+
+// layout fills the net's page: the handler, its way back, the table of
+// addresses, and the copies of the instructions.
+func (e *int3) layout(page uint64) (code []byte, handler, restorer uint64) {
+	e.page = page
+	code = make([]byte, netPageSize)
+	copy(code, []byte{
+		0x48, 0x8b, 0x82, 0xa8, 0x00, 0x00, 0x00, // mov 0xa8(%rdx),%rax   uc_mcontext.gregs[REG_RIP]
+		0x48, 0x8d, 0x0d, tableAt - 14, 0x00, 0x00, 0x00, // lea table(%rip),%rcx
+		0x4c, 0x8b, 0x01, // loop: mov (%rcx),%r8
+		0x4d, 0x85, 0xc0, // test %r8,%r8
+		0x74, 0x16, // je done
+		0x49, 0x39, 0xc0, // cmp %rax,%r8
+		0x74, 0x06, // je found
+		0x48, 0x83, 0xc1, 0x10, // add $16,%rcx
+		0xeb, 0xed, // jmp loop
+		0x4c, 0x8b, 0x41, 0x08, // found: mov 8(%rcx),%r8
+		0x4c, 0x89, 0x82, 0xa8, 0x00, 0x00, 0x00, // mov %r8,0xa8(%rdx)
+		0xc3, // done: ret
+	})
+	copy(code[restorerAt:], []byte{0xb8, 15, 0, 0, 0, 0x0f, 0x05}) // mov $SYS_rt_sigreturn,%eax; syscall
+	for i := range e.at {
+		t := &e.at[i]
+		t.slot = page + slotsAt + uint64(i)*slotSize
+		binary.LittleEndian.PutUint64(code[tableAt+i*16:], t.addr+1)
+		binary.LittleEndian.PutUint64(code[tableAt+i*16+8:], t.slot)
+		slot, _ := t.insn.Slot(t.addr + uint64(t.insn.Len)) // checked by arm
+		copy(code[slotsAt+i*slotSize:], slot)
+	}
+	return code, page, page + restorerAt
+}
+
+// undo is what the guard needs to know.
+func (e *int3) undo() undo {
+	u := undo{PID: e.s.pid, Net: *e.s.net, PC: e.s.net.pc}
+	for _, t := range e.at {
+		u.Sites = append(u.Sites, undoSite{Addr: t.addr, Slot: t.slot, Code: t.insn.Bytes()})
+	}
+	return u
+}
+
+func (e *int3) write(mem *os.File, set bool) error {
+	var errs error
+	for _, t := range e.at {
+		b := []byte{int3Byte}
+		if !set {
+			b[0] = t.insn.Bytes()[0]
+		}
+		if _, err := mem.WriteAt(b, int64(t.addr)); err != nil {
+			errs = errors.Join(errs, fmt.Errorf("write the code at %#x: %w", t.addr, err))
+		}
+	}
+	return errs
+}
+
+func (e *int3) pause() error { return e.write(e.s.mem, false) }
+
+// unpause writes single bytes, which other processors fetch whole (Intel SDM
+// vol. 3, 9.1.3), so threads may run meanwhile.
+func (e *int3) unpause() error {
+	e.armed = true
+	return e.write(e.s.mem, true)
+}
+
+func (e *int3) disarm() error {
+	var errs error
+	if e.armed {
+		errs = e.write(e.s.mem, false)
+		e.armed = false
+	}
+	for _, t := range e.s.threads {
+		if t.stopped && !t.child {
+			errs = errors.Join(errs, ignoreGone(e.leave(t)))
+		}
+	}
+	errs = errors.Join(errs, e.s.unspread())
+	e.lost()
+	return errs
+}
+
+// lost tells the guard that there is nothing left to remove.
+func (e *int3) lost() {
+	e.armed = false
+	if e.guard != nil {
+		e.guard.dismiss()
+		e.guard = nil
+	}
+}
+
+// maxHandlerSteps bounds the instructions the net's handler still has to run:
+// seven per table entry, and the way back.
+const maxHandlerSteps = 16 + 7*maxInt3
+
+// leave gets a stopped thread out of the net's page: it steps through the
+// handler, which runs when no tracer was there to take the signal, and moves
+// from a slot back to the code proper.
+func (e *int3) leave(t *tracee) error {
+	var r userRegs
+	for range maxHandlerSteps {
+		if err := getRegs(t.tid, &r); err != nil {
+			return err
+		}
+		if r.Rip < e.page || r.Rip >= e.page+tableAt {
+			break
+		}
+		if err := step(t.tid); err != nil {
+			return err
+		}
+		if _, err := e.s.nextOf(t); err != nil {
+			return err
+		}
+	}
+	was := r.Rip
+	if e.original(&r); r.Rip == was {
+		return nil
+	}
+	return setRegs(t.tid, &r)
+}
+
+// original translates a program counter in a slot: on the copy to the
+// instruction itself, on the jump to the one after.
+func (e *int3) original(r *userRegs) {
+	for i := range e.at {
+		t := &e.at[i]
+		switch r.Rip {
+		case t.slot:
+			r.Rip = t.addr
+		case t.slot + uint64(t.insn.Len):
+			r.Rip = t.addr + uint64(t.insn.Len)
+		}
+	}
+}
+
+func (e *int3) addThread(*tracee) error { return nil }
+func (e *int3) dropThread(*tracee)      {}
+func (e *int3) inMemory() bool          { return true }
+
+// forked restores the code in a child that has a copy of the memory.
+func (e *int3) forked(t *tracee) error {
+	mem, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", t.tid), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	err = e.write(mem, false)
+	err = errors.Join(err, ignoreGone(e.leave(t)))
+	return errors.Join(err, mem.Close())
+}
+
+func (e *int3) hit(t *tracee, r *userRegs) (int, error) {
+	if err := getSigInfo(t.tid, &e.si); err != nil {
+		return notOurs, err
+	}
+	if e.si.Code != siKernel {
+		return notOurs, nil
+	}
+	if err := getRegs(t.tid, r); err != nil {
+		return notOurs, err
+	}
+	for i := range e.at {
+		if e.at[i].addr+1 == r.Rip {
+			r.Rip--
+			return i, nil
+		}
+	}
+	return notOurs, nil
+}
+
+func (e *int3) pass(t *tracee, bp int, r *userRegs) error {
+	in := &e.at[bp]
+	if !in.insn.Emulated() {
+		r.Rip = in.slot
+		return setRegs(t.tid, r)
+	}
+	err := in.insn.Emulate(r, func(at, v uint64) error {
+		return poke(t.tid, at, v)
+	})
+	if err != nil {
+		// The stack can't be written: let the instruction itself say so.
+		r.Rip = in.slot
+	}
+	return setRegs(t.tid, r)
+}
+
+func (e *int3) rewind(t *tracee, r *userRegs) error { return setRegs(t.tid, r) }

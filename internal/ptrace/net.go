@@ -1,0 +1,234 @@
+package ptrace
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// The net is what a breakpoint's SIGTRAP falls into when no tracer is there to
+// take it. A tracer that is killed leaves a time, however short, in which
+// breakpoints are armed and nobody traces: the thread that holds the perf
+// events ends after the one that traces, and a SIGTRAP that was raised but
+// not yet waited for is delivered. SIGTRAP's default action kills the worker.
+//
+// hwbp: the action becomes SIG_IGN. The kernel raises TRAP_PERF with
+// send_sig_info, which a traced process sees even when ignored, and an
+// untraced one does not (kernel/signal.c, sig_ignored).
+//
+// int3: the exception forces its signal, and forcing an ignored one kills. So
+// the action becomes a handler of a few instructions in a page of its own. It
+// looks the program counter up in a table and moves the thread to a copy of
+// the instruction that the breakpoint replaced, followed by a jump back.
+//
+// An action other than the default is the worker's own and is left alone with
+// hwbp; with int3 that is refused.
+
+// sigaction is struct sigaction as the kernel keeps it.
+type sigaction struct {
+	Handler, Flags, Restorer, Mask uint64
+}
+
+const (
+	sigDfl = 0
+	sigIgn = 1
+
+	saSiginfo  = 0x4
+	saRestart  = 0x10000000
+	saRestorer = 0x04000000
+	saOnStack  = 0x08000000
+	saNoDefer  = 0x40000000
+
+	sigactionSize = 32
+	sigsetSize    = 8
+	netPageSize   = 4096
+)
+
+// ErrOwnAction says that the target handles SIGTRAP itself.
+var ErrOwnAction = errors.New("it has a SIGTRAP handler of its own")
+
+// net describes what was changed in the target, enough to undo it; the guard
+// gets a copy.
+type net struct {
+	Old  sigaction
+	Page uint64 // 0 for hwbp
+	pc   uint64 // a system call instruction of the target
+	off  bool   // the action has been put back, or was never changed
+}
+
+// spread installs the net: layout, when not nil, fills the page that the
+// target gets. All threads stand still.
+func (s *session) spread(layout func(page uint64) (code []byte, handler, restorer uint64)) error {
+	t := s.usable()
+	if t == nil {
+		return s.noThread()
+	}
+	pc, err := syscallInsn(s.pid, s.mem)
+	if err != nil {
+		return err
+	}
+	n := &net{pc: pc, off: true}
+	if n.Old, err = s.action(t, pc, nil); err != nil {
+		return err
+	}
+	if n.Old.Handler != sigDfl {
+		if layout != nil {
+			return ErrOwnAction
+		}
+		s.net = n
+		return nil
+	}
+	act := sigaction{Handler: sigIgn}
+	if layout != nil {
+		if n.Page, err = s.injectAt(t, pc, unix.SYS_MMAP, 0, netPageSize, unix.PROT_READ|unix.PROT_EXEC,
+			unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, ^uint64(0), 0); err != nil {
+			return err
+		}
+		code, handler, restorer := layout(n.Page)
+		act = sigaction{Handler: handler, Restorer: restorer, Flags: saSiginfo | saRestorer | saOnStack | saNoDefer,
+			// Nothing may run on top of the handler: its page goes away.
+			Mask: ^uint64(1 << (uint(unix.SIGTRAP) - 1))}
+		if _, err := s.mem.WriteAt(code, int64(n.Page)); err != nil {
+			_, merr := s.injectAt(t, pc, unix.SYS_MUNMAP, n.Page, netPageSize)
+			return errors.Join(err, merr)
+		}
+	}
+	s.net = n
+	if _, err = s.action(t, pc, &act); err != nil {
+		return errors.Join(err, s.unspread())
+	}
+	n.off = false
+	return nil
+}
+
+func (s *session) noThread() error {
+	if s.ended != nil || len(s.threads) == 0 {
+		return unix.ESRCH
+	}
+	return ErrNotStopping
+}
+
+// unspread puts the target's own action back and frees the page. Twice is fine.
+func (s *session) unspread() error {
+	n := s.net
+	if n == nil || s.ended != nil {
+		s.net = nil
+		return nil
+	}
+	t := s.usable()
+	if t == nil {
+		return ignoreGone(s.noThread())
+	}
+	s.net = nil
+	var errs error
+	if n.Page == 0 {
+		// Ignoring a signal discards it where it is pending: a breakpoint's
+		// that a thread had blocked must not meet the action of old.
+		_, errs = s.action(t, n.pc, &sigaction{Handler: sigIgn})
+	}
+	if !n.off || n.Page == 0 {
+		_, err := s.action(t, n.pc, &n.Old)
+		errs = errors.Join(errs, err)
+	}
+	if n.Page != 0 {
+		_, err := s.injectAt(t, n.pc, unix.SYS_MUNMAP, n.Page, netPageSize)
+		errs = errors.Join(errs, err)
+	}
+	return ignoreGone(errs)
+}
+
+// action sets SIGTRAP's action in a process, when act is not nil, and returns
+// the one before.
+func (s *session) action(t *tracee, pc uint64, act *sigaction) (sigaction, error) {
+	pid, mem := s.pid, s.mem
+	if t.child {
+		pid = t.tid
+		f, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", pid), os.O_RDWR, 0)
+		if err != nil {
+			return sigaction{}, err
+		}
+		defer f.Close()
+		mem = f
+	}
+	var r userRegs
+	if err := getRegs(t.tid, &r); err != nil {
+		return sigaction{}, err
+	}
+	var old sigaction
+	err := scratch(pid, mem, r.Rsp, 2*sigactionSize, func(at uint64) error {
+		var in uint64
+		if act != nil {
+			in = at
+			var b bytes.Buffer
+			_ = binary.Write(&b, binary.LittleEndian, act)
+			if _, err := mem.WriteAt(b.Bytes(), int64(at)); err != nil {
+				return err
+			}
+		}
+		if _, err := s.injectAt(t, pc, unix.SYS_RT_SIGACTION, uint64(unix.SIGTRAP), in, at+sigactionSize, sigsetSize); err != nil {
+			return err
+		}
+		var b [sigactionSize]byte
+		if _, err := mem.ReadAt(b[:], int64(at+sigactionSize)); err != nil {
+			return err
+		}
+		return binary.Read(bytes.NewReader(b[:]), binary.LittleEndian, &old)
+	})
+	return old, err
+}
+
+// suspend puts the target's own action back because a SIGTRAP that is not ours
+// is to be delivered, and raises that signal again: the stop it was found in
+// is over after the injected call. The default action ends the process.
+func (n *net) suspend(s *session, t *tracee) error {
+	if n.off {
+		return nil
+	}
+	n.off = true
+	if _, err := s.action(t, n.pc, &n.Old); err != nil {
+		return err
+	}
+	return ignoreGone(unix.Tgkill(s.pid, t.tid, unix.SIGTRAP))
+}
+
+// removeFrom restores a child that has inherited the net.
+func (n *net) removeFrom(s *session, t *tracee, sharesMemory bool) error {
+	if n.off || n.Page != 0 && sharesMemory {
+		return nil // exec resets a handler, and until then the page is there
+	}
+	_, err := s.action(t, n.pc, &n.Old)
+	if n.Page != 0 && err == nil {
+		_, err = s.injectAt(t, n.pc, unix.SYS_MUNMAP, n.Page, netPageSize)
+	}
+	return err
+}
+
+// afterExec restores the action in a new program: exec keeps what is ignored.
+func (n *net) afterExec(s *session, t *tracee) error {
+	if n.off || n.Page != 0 {
+		return nil
+	}
+	// The old memory is gone; this one belongs to the new program.
+	mem, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", s.pid), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	if s.mem != nil {
+		_ = s.mem.Close()
+	}
+	s.mem = mem
+	pc, err := syscallInsn(s.pid, mem)
+	if err != nil {
+		return err
+	}
+	// execve has not returned yet, and would overwrite a register.
+	if err := s.toEventStop(t); err != nil {
+		return err
+	}
+	_, err = s.action(t, pc, &n.Old)
+	return err
+}

@@ -1,0 +1,172 @@
+package ptrace
+
+import (
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ptraceOptions are set when a thread is seized. PTRACE_O_EXITKILL is left out
+// on purpose: the worker must outlive the tracer.
+const ptraceOptions = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK |
+	unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACEEXEC
+
+// request makes one ptrace call. The raw form keeps the Go scheduler out of
+// the hot path; no request used here sleeps.
+func request(req, tid int, addr, data uintptr) error {
+	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, uintptr(req), uintptr(tid), addr, data, 0, 0)
+	if e != 0 {
+		return e
+	}
+	return nil
+}
+
+func seize(tid int) error     { return request(unix.PTRACE_SEIZE, tid, 0, ptraceOptions) }
+func interrupt(tid int) error { return request(unix.PTRACE_INTERRUPT, tid, 0, 0) }
+func listen(tid int) error    { return request(unix.PTRACE_LISTEN, tid, 0, 0) }
+func cont(tid, sig int) error { return request(unix.PTRACE_CONT, tid, 0, uintptr(sig)) }
+func detach(tid int) error    { return request(unix.PTRACE_DETACH, tid, 0, 0) }
+
+// toSyscall runs the thread up to the next entry to or exit from the kernel.
+func toSyscall(tid int) error { return request(unix.PTRACE_SYSCALL, tid, 0, 0) }
+
+func step(tid int) error { return request(unix.PTRACE_SINGLESTEP, tid, 0, 0) }
+
+func getEventMsg(tid int) (int, error) {
+	var msg uint64
+	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_GETEVENTMSG, uintptr(tid), 0, uintptr(unsafe.Pointer(&msg)), 0, 0)
+	if e != 0 {
+		return 0, e
+	}
+	return int(msg), nil
+}
+
+// regSet is NT_PRSTATUS of elf.h: the general registers.
+const ntPRSTATUS = 1
+
+func getRegs(tid int, r *unix.PtraceRegs) error { return regSet(unix.PTRACE_GETREGSET, tid, r) }
+func setRegs(tid int, r *unix.PtraceRegs) error { return regSet(unix.PTRACE_SETREGSET, tid, r) }
+
+func regSet(req, tid int, r *unix.PtraceRegs) error {
+	iov := unix.Iovec{Base: (*byte)(unsafe.Pointer(r)), Len: uint64(unsafe.Sizeof(*r))}
+	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, uintptr(req), uintptr(tid), ntPRSTATUS, uintptr(unsafe.Pointer(&iov)), 0, 0)
+	runtime.KeepAlive(r)
+	if e != 0 {
+		return e
+	}
+	return nil
+}
+
+func getSigMask(tid int) (uint64, error) {
+	var m uint64
+	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_GETSIGMASK, uintptr(tid), 8, uintptr(unsafe.Pointer(&m)), 0, 0)
+	if e != 0 {
+		return 0, e
+	}
+	return m, nil
+}
+
+func setSigMask(tid int, m uint64) error {
+	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_SETSIGMASK, uintptr(tid), 8, uintptr(unsafe.Pointer(&m)), 0, 0)
+	if e != 0 {
+		return e
+	}
+	return nil
+}
+
+// trapInfo is the part of siginfo_t that SIGTRAP uses, and room for the rest
+// (uapi/asm-generic/siginfo.h; 64-bit).
+type trapInfo struct {
+	Signo, Errno, Code int32
+	_                  int32
+	Addr               uint64
+	PerfData           uint64 // perf_event_attr.sig_data
+	PerfType           uint32
+	PerfFlags          uint32
+	_                  [88]byte
+}
+
+func getSigInfo(tid int, si *trapInfo) error {
+	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_GETSIGINFO, uintptr(tid), 0, uintptr(unsafe.Pointer(si)), 0, 0)
+	if e != 0 {
+		return e
+	}
+	return nil
+}
+
+// maxPeek bounds how many queued signals of a thread are looked at.
+const maxPeek = 32
+
+// trapPending reports whether a SIGTRAP is queued for the thread and not blocked.
+func trapPending(tid int) bool {
+	if m, err := getSigMask(tid); err != nil || m&(1<<(uint(unix.SIGTRAP)-1)) != 0 {
+		return false
+	}
+	arg := struct { // struct ptrace_peeksiginfo_args
+		off   uint64
+		flags uint32
+		nr    int32
+	}{nr: maxPeek}
+	var si [maxPeek]trapInfo
+	n, _, e := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_PEEKSIGINFO, uintptr(tid), uintptr(unsafe.Pointer(&arg)), uintptr(unsafe.Pointer(&si)), 0, 0)
+	if e != 0 {
+		return false
+	}
+	for i := range si[:min(n, maxPeek)] {
+		if si[i].Signo == int32(unix.SIGTRAP) {
+			return true
+		}
+	}
+	return false
+}
+
+// childInfo is the part of siginfo_t that waitid fills in.
+type childInfo struct {
+	Signo, Errno, Code int32
+	_                  int32
+	PID                int32
+	UID                uint32
+	Status             int32
+	_                  [100]byte
+}
+
+// waitid with block set goes through the Go scheduler, so that a long wait
+// keeps no processor from other goroutines.
+func waitid(idtype, id int, ci *childInfo, options int, block bool) error {
+	ci.PID = 0
+	var e unix.Errno
+	if block {
+		_, _, e = unix.Syscall6(unix.SYS_WAITID, uintptr(idtype), uintptr(id), uintptr(unsafe.Pointer(ci)), uintptr(options), 0, 0)
+	} else {
+		_, _, e = unix.RawSyscall6(unix.SYS_WAITID, uintptr(idtype), uintptr(id), uintptr(unsafe.Pointer(ci)), uintptr(options|unix.WNOHANG), 0, 0)
+	}
+	if e != 0 {
+		return e
+	}
+	return nil
+}
+
+// makeInterrupting takes SA_RESTART from this process's action for sig, and
+// keeps the handler that the Go runtime installed: a system call in progress
+// then returns EINTR.
+func makeInterrupting(sig unix.Signal) error {
+	var sa sigaction
+	if _, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&sa)), 8, 0, 0); e != 0 {
+		return e
+	}
+	if sa.Flags&saRestart == 0 {
+		return nil
+	}
+	sa.Flags &^= saRestart
+	if _, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&sa)), 0, 8, 0, 0); e != 0 {
+		return e
+	}
+	return nil
+}
+
+const perfAttrSize = uint32(unsafe.Sizeof(unix.PerfEventAttr{}))
+
+func poke(tid int, at, v uint64) error {
+	return request(unix.PTRACE_POKEDATA, tid, uintptr(at), uintptr(v))
+}
