@@ -32,7 +32,7 @@ func (img *Image) expand(out []Frame, f *PhysicalFrame) []Frame {
 	fs := m.functions(pc)
 	for i, fn := range fs {
 		fr := base
-		fr.File, fr.Line = fn.File, fn.Line
+		fr.File, fr.Line = fn.FileRaw, fn.Line // as gdb prints it
 		fr.Raw = fn.Name
 		if fn.Linkage != "" {
 			fr.Raw = fn.Linkage

@@ -11,22 +11,25 @@ import (
 // facts collects the evidence beside the stacks. What can't be collected is
 // left out: rules then know that it is missing.
 type facts struct {
-	cpu   time.Duration
-	known bool
+	cpu, queued time.Duration
+	known       bool
 }
 
 // begin notes the CPU time that was used before.
 func (f *facts) begin(l *target.Live) {
 	var err error
-	f.cpu, err = l.CPUTime()
+	f.cpu, f.queued, err = l.CPUTime()
 	f.known = err == nil
 }
 
 // end fills in the facts. ran is for how long the process could run.
 func (f *facts) end(l *target.Live, ran time.Duration, c *capture.Capture, rt *zend.Runtime) {
 	m := make(map[string]any)
-	if cpu, err := l.CPUTime(); err == nil && f.known && ran > 0 {
-		m["proc.cpu_pct"] = min(100*float64(cpu-f.cpu)/float64(ran), 100*float64(max(1, threads(l))))
+	if cpu, queued, err := l.CPUTime(); err == nil && f.known && ran > 0 {
+		most := 100 * float64(max(1, threads(l)))
+		m["proc.cpu_pct"] = min(100*float64(cpu-f.cpu)/float64(ran), most)
+		// On a busy host a loop gets less than a whole processor.
+		m["proc.runnable_pct"] = min(100*float64(cpu-f.cpu+queued-f.queued)/float64(ran), most)
 	}
 	if st, err := l.State(); err == nil {
 		m["proc.state"] = st

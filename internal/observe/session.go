@@ -288,16 +288,35 @@ func (s *session) describe() {
 	}
 }
 
+// rehearse copies once while the process runs, so that when it is stopped
+// neither our memory nor our code is touched for the first time.
+func (s *session) rehearse() *target.Snapshot {
+	snap := target.NewSnapshot(s.live.Mem)
+	for i := range s.live.Maps {
+		if m := &s.live.Maps[i]; m.Path == "[stack]" {
+			snap.Regs.Arch = remote.AMD64
+			snap.Regs.SetSP(max(m.Start, m.End-firstStack) + 4096)
+		}
+	}
+	s.copy(snap, dumpStack)
+	snap.Reset(s.live.Mem)
+	return snap
+}
+
 // dump freezes the process once and reads every thread.
 func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 	var snaps []*target.Snapshot
+	spare := s.rehearse()
 	paused, err := ptrace.Freeze(ctx, s.live.PID, func(ts []ptrace.ThreadStop) error {
 		for i := range ts {
 			if ts[i].Err != nil {
 				s.note("thread %d has no stack: %v", ts[i].TID, ts[i].Err)
 				continue
 			}
-			snap := target.NewSnapshot(s.live.Mem)
+			snap := spare
+			if spare = nil; snap == nil {
+				snap = target.NewSnapshot(s.live.Mem)
+			}
 			snap.TID, snap.Regs = ts[i].TID, ts[i].Regs
 			s.copy(snap, dumpStack)
 			snaps = append(snaps, snap)

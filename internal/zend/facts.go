@@ -79,9 +79,11 @@ func (rt *Runtime) Memory(r remote.Reader) (Memory, error) {
 	if err != nil {
 		return Memory{}, fmt.Errorf("%w: %w", ErrNoHeap, err)
 	}
-	main, err := remote.Pointer(r, heap+remote.Addr(l.HeapMainChunk))
-	if err != nil || main%chunkSize != 0 || heap != main+remote.Addr(l.ChunkHeapSlot) {
-		return Memory{}, fmt.Errorf("%w: main chunk %s, heap %s", ErrNoHeap, main, heap)
+	// The heap itself lives in the first chunk, whose heap it is too.
+	main := heap &^ (chunkSize - 1)
+	own, err := remote.Pointer(r, main+remote.Addr(l.ChunkHeap))
+	if err != nil || own != heap || heap != main+remote.Addr(l.ChunkHeapSlot) {
+		return Memory{}, fmt.Errorf("%w: chunk %s, heap %s", ErrNoHeap, chunk, heap)
 	}
 	var m Memory
 	for _, f := range []struct {
@@ -91,6 +93,10 @@ func (rt *Runtime) Memory(r remote.Reader) (Memory, error) {
 		if *f.dst, err = remote.Uint64(r, heap+remote.Addr(f.off)); err != nil {
 			return Memory{}, fmt.Errorf("%w: %w", ErrNoHeap, err)
 		}
+	}
+	const page = 4096
+	if m.Reserved < chunkSize || m.Reserved%page != 0 || m.Used > m.Reserved || m.RealPeak < m.Reserved {
+		return Memory{}, fmt.Errorf("%w: counters %+v can't be", ErrNoHeap, m)
 	}
 	return m, nil
 }

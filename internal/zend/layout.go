@@ -52,7 +52,7 @@ type Layout struct {
 	ClassName                                                     uint64
 	SGMethod, SGURI, SGQuery, SGScript, SGTime                    uint64
 	HeapSize, HeapPeak, HeapReal, HeapRealPeak, HeapLimit         uint64
-	HeapMainChunk, ChunkHeap, ChunkHeapSlot                       uint64
+	ChunkHeap, ChunkHeapSlot                                      uint64
 
 	CallTop                          uint32
 	AccClosure, AccGenerator, AccVia uint32
@@ -204,7 +204,6 @@ func (l *Layout) fill(structs map[string]Struct, consts map[string]uint32) error
 	get(&l.HeapReal, "_zend_mm_heap", "real_size")
 	get(&l.HeapRealPeak, "_zend_mm_heap", "real_peak")
 	get(&l.HeapLimit, "_zend_mm_heap", "limit")
-	get(&l.HeapMainChunk, "_zend_mm_heap", "main_chunk")
 	get(&l.ChunkHeap, "_zend_mm_chunk", "heap")
 	get(&l.ChunkHeapSlot, "_zend_mm_chunk", "heap_slot")
 	for name, dst := range map[string]*uint32{

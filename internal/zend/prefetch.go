@@ -15,6 +15,9 @@ const (
 	// maxPrefetchStack bounds what is copied of a VM stack page in one go; a
 	// page is 256 KiB (ZEND_VM_STACK_PAGE_SIZE).
 	maxPrefetchStack = 256 << 10
+	// struct _zend_vm_stack { zval *top; zval *end; zend_vm_stack prev; }
+	// has been so since 7.0 (Zend/zend_execute.h).
+	vmStackEnd, vmStackPrev = 8, 16
 )
 
 // Prefetch makes r, which records what is read through it, hold everything
@@ -92,11 +95,17 @@ func (rt *Runtime) prefetchStack(r remote.Reader) {
 	if !ok || n > maxPrefetchStack {
 		return
 	}
-	remote.Prefetch(r, []remote.Region{{At: page, Len: int(n)}})
+	regions := []remote.Region{{At: page, Len: int(n)}}
+	// Deep recursion goes on at the end of the page before.
+	if before, err := remote.Pointer(r, page+vmStackPrev); err == nil && before != 0 && n < maxPrefetchStack/2 {
+		if end, err := remote.Pointer(r, page+vmStackEnd); err == nil {
+			if size, ok := end.Distance(page); ok && size <= maxPrefetchStack {
+				regions = append(regions, remote.Region{At: before, Len: int(size)})
+			}
+		}
+	}
+	remote.Prefetch(r, regions)
 }
-
-// maxPrefetchFrames bounds the walk that only collects pointers.
-const maxPrefetchFrames = MaxFrames
 
 // chain collects the distinct functions and stored oplines on the stack.
 func (rt *Runtime) chain(r remote.Reader) (funcs, oplines []remote.Addr) {
@@ -108,7 +117,7 @@ func (rt *Runtime) chain(r remote.Reader) (funcs, oplines []remote.Addr) {
 	seenF, seenO := make(map[remote.Addr]bool), make(map[remote.Addr]bool)
 	ed := make([]byte, l.EDSize)
 	mark, steps, power := remote.Addr(0), 0, 1
-	for n := 0; cur != 0 && cur != mark && n < maxPrefetchFrames; n++ {
+	for n := 0; cur != 0 && cur != mark && n < MaxFrames; n++ {
 		if steps == power {
 			mark, steps, power = cur, 0, power*2
 		}

@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// MaxFrames bounds a walk. Recursion of 50,000 calls is seen in practice
-	// before memory_limit ends it.
-	MaxFrames = 100_000
+	// MaxFrames bounds a walk, from the innermost frame on. All of them are
+	// copied while the worker stands still, some 100 bytes each.
+	MaxFrames = 4096
 	// maxString bounds a name or path in bytes.
 	maxString = 4096
 	// maxOplines bounds an op_array; generated code reaches some 100,000.
