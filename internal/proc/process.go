@@ -166,31 +166,31 @@ func (p *Process) Exe() (string, error) {
 	return strings.TrimSuffix(s, " (deleted)"), nil
 }
 
-// CPUTime is the time that all threads alive now have spent on a processor.
-func (p *Process) CPUTime() (time.Duration, error) {
+// CPUTime is the time that all threads alive now have spent on a processor
+// (on), and the time that they were ready to but had to wait for one (queued).
+func (p *Process) CPUTime() (on, queued time.Duration, err error) {
 	tids, err := p.Threads()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	var sum time.Duration
 	for _, tid := range tids {
 		// Nanoseconds, where /proc/PID/stat has steps of 10 ms: an
 		// observation may last less than that.
 		b, err := os.ReadFile(p.path(fmt.Sprintf("task/%d/schedstat", tid)))
 		if err != nil {
 			if tid == p.PID {
-				return 0, p.fail("read the CPU time", err)
+				return 0, 0, p.fail("read the CPU time", err)
 			}
 			continue // the thread has just ended
 		}
-		on, _, _ := strings.Cut(string(b), " ")
-		ns, err := strconv.ParseInt(on, 10, 64)
-		if err != nil {
-			return 0, p.fail("read the CPU time", err)
+		var ran, waited int64
+		if _, err := fmt.Sscan(string(b), &ran, &waited); err != nil {
+			return 0, 0, p.fail("read the CPU time", err)
 		}
-		sum += time.Duration(ns)
+		on += time.Duration(ran)
+		queued += time.Duration(waited)
 	}
-	return sum, nil
+	return on, queued, nil
 }
 
 // Age is how long the process has lived.

@@ -38,16 +38,20 @@ type Input struct {
 	PHPErr    error
 }
 
-// executor is the interpreter's function: all handlers of the hybrid VM are
+// Executor is the interpreter's function: all handlers of the hybrid VM are
 // inlined into it (Zend/zend_vm_execute.skl).
-const executor = "execute_ex"
+const Executor = "execute_ex"
 
 // Join merges the two stacks. PHP frames follow the native frame that runs
 // them: an internal function its handler, user functions their execute_ex.
 func Join(in Input) Stack {
 	j := joiner{php: in.PHP}
 	for i := range in.Native {
-		j.native(&in.Native[i])
+		var outer *NativeFrame
+		if i+1 < len(in.Native) {
+			outer = &in.Native[i+1]
+		}
+		j.native(&in.Native[i], outer)
 	}
 	out := Stack{End: in.NativeEnd}
 	problems := []error{in.NativeErr, in.PHPErr}
@@ -58,7 +62,7 @@ func Join(in Input) Stack {
 		j.rest()
 	}
 	if j.idle > 0 && in.PHPErr == nil {
-		problems = append(problems, fmt.Errorf("%d native frames of %s run no PHP frame that could be read", j.idle, executor))
+		problems = append(problems, fmt.Errorf("%d native frames of %s run no PHP frame that could be read", j.idle, Executor))
 	}
 	out.Frames = j.out
 	if err := errors.Join(problems...); err != nil {
@@ -76,9 +80,15 @@ type joiner struct {
 	idle int // execute_ex frames for which no PHP frame was left
 }
 
-func (j *joiner) native(n *NativeFrame) {
+func (j *joiner) native(n, outer *NativeFrame) {
 	f := n.Frame
 	f.Kind = Native
+	if f.Function == "" && j.hidesExecutor(n, outer) {
+		f.Function = Executor
+		j.out = append(j.out, f)
+		j.executed(n)
+		return
+	}
 	if len(j.php) > 0 && n.Entry != 0 && j.php[0].Handler == n.Entry && !f.Inlined {
 		// A stripped binary has no name for a static handler, but the
 		// function's entry in the engine's own table does.
@@ -91,9 +101,35 @@ func (j *joiner) native(n *NativeFrame) {
 		return
 	}
 	j.out = append(j.out, f)
-	if f.Function == executor && !f.Inlined {
+	if f.Function == Executor && !f.Inlined {
 		j.executed(n)
 	}
+}
+
+// hidesExecutor recognises the part of execute_ex that gcc has moved to
+// .text.unlikely, which a stripped binary has no name for. The interpreter's
+// registers tell: they hold the next PHP frame and an opline of its function,
+// and no longer do in the caller.
+func (j *joiner) hidesExecutor(n, outer *NativeFrame) bool {
+	if len(j.php) == 0 || j.php[0].Internal || n.Regs == nil || outer == nil || outer.Function == Executor {
+		return false
+	}
+	p := &j.php[0]
+	if !holds(n.Regs, p.ExecuteData) || outer.Regs == nil || holds(outer.Regs, p.ExecuteData) || p.LineAt == nil {
+		return false
+	}
+	opline, ok := n.Regs.Get(remote.R15)
+	if !ok {
+		return false
+	}
+	_, _, ok = p.LineAt(remote.Addr(opline))
+	return ok
+}
+
+// holds reports whether the interpreter's frame register is ed.
+func holds(r *remote.Regs, ed remote.Addr) bool {
+	v, ok := r.Get(remote.R14)
+	return ok && r.Arch == remote.AMD64 && remote.Addr(v) == ed
 }
 
 // executed places the PHP frames that one execute_ex runs: up to and
@@ -129,11 +165,7 @@ func (j *joiner) executed(n *NativeFrame) {
 // at it, so it is stale in the middle of a line (Zend/zend_execute.c,
 // ZEND_VM_FP_GLOBAL_REG and ZEND_VM_IP_GLOBAL_REG: r14 and r15 on x86-64).
 func (j *joiner) exactLine(p *PHPFrame, n *NativeFrame) {
-	if n.Regs == nil || n.Regs.Arch != remote.AMD64 || p.LineAt == nil {
-		return
-	}
-	ed, ok := n.Regs.Get(remote.R14)
-	if !ok || remote.Addr(ed) != p.ExecuteData {
+	if n.Regs == nil || p.LineAt == nil || !holds(n.Regs, p.ExecuteData) {
 		return
 	}
 	opline, ok := n.Regs.Get(remote.R15)

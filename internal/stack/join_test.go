@@ -166,6 +166,41 @@ func TestJoinTakesTheLineFromTheOplineRegister(t *testing.T) {
 	}
 }
 
+func TestJoinFindsTheNamelessColdPartOfTheExecutor(t *testing.T) {
+	const ed = remote.Addr(0x7000)
+	frame := func(name string, r14, r15 uint64) NativeFrame {
+		f := native(name)
+		f.Regs = &remote.Regs{Arch: remote.AMD64}
+		f.Regs.Set(remote.R14, r14)
+		f.Regs.Set(remote.R15, r15)
+		return f
+	}
+	for _, tt := range []struct {
+		name   string
+		native []NativeFrame
+		want   string
+	}{
+		{"the last frame that holds the registers", []NativeFrame{frame("", uint64(ed), 0x520), frame("", uint64(ed), 0x520), frame("zend_execute", 1, 2)},
+			"?? execute_ex {main}:6 zend_execute"},
+		{"not when a named executor follows", []NativeFrame{frame("", uint64(ed), 0x520), frame("execute_ex", uint64(ed), 0x520), frame("zend_execute", 1, 2)},
+			"?? execute_ex {main}:6 zend_execute"},
+		{"not without an opline of the function", []NativeFrame{frame("", uint64(ed), 0x900), frame("zend_execute", 1, 2)},
+			"?? zend_execute {main}:3"},
+		{"not with another frame", []NativeFrame{frame("", 5, 0x520), frame("zend_execute", 1, 2)},
+			"?? zend_execute {main}:3"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := top("{main}", 3)
+			f.ExecuteData = ed
+			f.LineAt = func(o remote.Addr) (int, string, bool) { return 6, "ZEND_ADD", o >= 0x500 && o < 0x600 }
+			got := Join(Input{Native: tt.native, NativeEnd: Root, PHP: []PHPFrame{f}})
+			if d := cmp.Diff(tt.want, text(got)); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
 func TestJoinSaysWhyPHPFramesEnded(t *testing.T) {
 	got := Join(Input{
 		Native: []NativeFrame{native("execute_ex"), native("execute_ex")}, NativeEnd: Root,

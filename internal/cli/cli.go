@@ -1,0 +1,94 @@
+// Package cli is phpwhy's command line: it parses flags, runs one command and
+// turns errors into one line and an exit code.
+//
+// Contract: stdout carries the result only; progress and errors go to stderr;
+// the exit codes never drift.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"unicode"
+
+	"github.com/spf13/cobra"
+
+	"github.com/phpwhy/phpwhy/internal/ptrace"
+)
+
+// The exit codes.
+const (
+	exitOK        = 0
+	exitCheck     = 1 // a check failed
+	exitUsage     = 2 // wrong usage or unreadable input
+	exitTarget    = 3 // no such pid, not PHP, it exited
+	exitForbidden = 4 // not permitted
+)
+
+// streams are where a command reads and writes.
+type streams struct {
+	in  io.Reader
+	out io.Writer
+	err io.Writer
+}
+
+// Main runs phpwhy with args (without the program's name) and returns its exit code.
+func Main(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
+	if ptrace.IsHelper(args) {
+		return ptrace.HelperMain(args)
+	}
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	root := newRoot(streams{in, out, errs})
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	code := exitCode(err)
+	if !errors.Is(err, errSilent) {
+		fmt.Fprintf(errs, "phpwhy: %s\n", oneLine(err))
+	}
+	return code
+}
+
+func newRoot(s streams) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "phpwhy",
+		Short: "Tell why a PHP worker hangs",
+		Long: `phpwhy attaches to a running php, php-fpm or mod_php process, stops it for
+moments where libc's mmap and mremap are entered, and names the root cause with
+the PHP function, file and line.`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		DisableAutoGenTag: true,
+		Args:              cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_ = cmd.Help()
+			return usageErrorf("name a command")
+		},
+	}
+	root.SetIn(s.in)
+	root.SetOut(s.out)
+	root.SetErr(s.err)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.AddCommand(newAttach(s), newDump(s), newVersion(s))
+	return root
+}
+
+// oneLine keeps an error on one line and free of control bytes, whatever the
+// target's paths and names contain.
+func oneLine(err error) string {
+	s := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
+			return '?'
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,53 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/phpwhy/phpwhy/internal/observe"
+	"github.com/phpwhy/phpwhy/internal/proc"
+	"github.com/phpwhy/phpwhy/internal/ptrace"
+	"github.com/phpwhy/phpwhy/internal/zend"
+)
+
+// usageError is a command line that makes no sense.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string {
+	return e.err.Error() + " (see phpwhy --help)"
+}
+
+func (e *usageError) Unwrap() error { return e.err }
+
+func usageErrorf(format string, args ...any) error {
+	return &usageError{fmt.Errorf(format, args...)}
+}
+
+// exitCode maps an error to the contract's exit codes.
+func exitCode(err error) int {
+	var usage *usageError
+	var unsupported *zend.UnsupportedError
+	switch {
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, proc.ErrPermission), errors.Is(err, ptrace.ErrTraced), errors.Is(err, ptrace.ErrUnsupported):
+		return exitForbidden
+	case errors.Is(err, proc.ErrNoProcess), errors.Is(err, proc.ErrZombie), errors.Is(err, proc.ErrKernelThread),
+		errors.Is(err, zend.ErrNotPHP), errors.Is(err, zend.ErrNoVersion), errors.Is(err, zend.ErrLayout),
+		errors.As(err, &unsupported), errors.Is(err, observe.ErrNoBreakpoint), errors.Is(err, context.Canceled):
+		return exitTarget
+	}
+	// What is left went wrong between us and the target.
+	return exitTarget
+}
+
+// noArgs refuses arguments as a usage error.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageErrorf("%s takes no arguments, got %q", cmd.Name(), args[0])
+	}
+	return nil
+}

@@ -1,0 +1,318 @@
+package observe
+
+import (
+	"fmt"
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"github.com/phpwhy/phpwhy/internal/capture"
+	"github.com/phpwhy/phpwhy/internal/ptrace"
+	"github.com/phpwhy/phpwhy/internal/stack"
+	"github.com/phpwhy/phpwhy/internal/target"
+	"github.com/phpwhy/phpwhy/internal/zend"
+	"github.com/phpwhy/phpwhy/symbolize"
+	"github.com/phpwhy/phpwhy/symbolize/remote"
+)
+
+const (
+	// queued bounds the stops that were copied but not yet read.
+	queued = 256
+	// firstStack is what is copied of a stack at first, in bytes; it doubles
+	// up to maxStack when a walk runs out of copied memory.
+	firstStack = 32 << 10
+	maxStack   = 1 << 20
+	// dumpStack is what a dump copies of each stack, in bytes.
+	dumpStack = 1 << 20
+	// refreshEvery bounds how often new modules are looked for.
+	refreshEvery = 100 * time.Millisecond
+	// maxArgs is how many register arguments of a breakpoint are recorded.
+	maxArgs = 6
+)
+
+// copied is a stop that the worker has already left behind.
+type copied struct {
+	ev   capture.Event
+	snap *target.Snapshot
+}
+
+// pipeline takes stops on the tracer's thread and reads them on its own.
+type pipeline struct {
+	s        *session
+	free     chan *target.Snapshot
+	work     chan copied
+	done     sync.WaitGroup
+	once     sync.Once
+	started  sync.Once
+	progress func(stops, samples int)
+
+	limit   int // of a stack copy; only the tracer's thread writes it
+	limitMu sync.Mutex
+	dropped int
+
+	stacks         interner
+	events         []capture.Event
+	stops, samples int
+	lastRefresh    time.Time
+}
+
+func newPipeline(s *session) *pipeline {
+	p := &pipeline{s: s, limit: firstStack, free: make(chan *target.Snapshot, queued), work: make(chan copied, queued)}
+	for range queued {
+		p.free <- nil // made on first use
+	}
+	return p
+}
+
+// OnStop implements ptrace.Handler: it copies and returns.
+func (p *pipeline) OnStop(st *ptrace.Stop) ptrace.Verdict {
+	p.started.Do(func() {
+		p.done.Add(1)
+		go p.run()
+	})
+	var snap *target.Snapshot
+	select {
+	case snap = <-p.free:
+	default:
+		// Reading can't keep up. The worker goes on rather than waiting for us.
+		p.dropped++
+		return ptrace.Continue
+	}
+	if snap == nil {
+		snap = target.NewSnapshot(p.s.live.Mem)
+	} else {
+		snap.Reset(p.s.live.Mem)
+	}
+	snap.TID, snap.Regs = st.TID, st.Regs
+	p.limitMu.Lock()
+	limit := p.limit
+	p.limitMu.Unlock()
+	p.s.copy(snap, limit)
+	ev := capture.Event{At: st.At, Kind: capture.Sample, TID: st.TID}
+	if st.Kind == ptrace.KindBreakpoint {
+		ev.Kind = capture.Stop
+		ev.Symbol = p.s.cap.Observation.Breakpoints[st.Breakpoint].Symbol
+		for i := range maxArgs {
+			v, ok := st.Regs.Arg(i)
+			if !ok {
+				break
+			}
+			ev.Args = append(ev.Args, v)
+		}
+	}
+	p.work <- copied{ev, snap}
+	return ptrace.Continue
+}
+
+func (p *pipeline) run() {
+	defer p.done.Done()
+	last := time.Now()
+	for c := range p.work {
+		p.read(c)
+		p.free <- c.snap
+		if now := time.Now(); p.progress != nil && now.Sub(last) > 50*time.Millisecond {
+			last = now
+			p.progress(p.stops, p.samples)
+		}
+	}
+}
+
+// read turns a copied stop into an event.
+func (p *pipeline) read(c copied) {
+	t := p.s.unwind(c.snap)
+	if t.End == symbolize.Truncated {
+		t = p.retry(c.snap, t)
+	}
+	withPHP := runsPHP(&t) || c.ev.TID == p.s.live.PID
+	p.add(c.ev, p.s.join(c.snap, &t, withPHP))
+}
+
+// retry gives a truncated walk another chance when modules were loaded since,
+// and has more of the stack copied from the next stop on.
+func (p *pipeline) retry(snap *target.Snapshot, t symbolize.Trace) symbolize.Trace {
+	if len(t.Frames) == 0 {
+		return t
+	}
+	last := t.Frames[len(t.Frames)-1].PC
+	if p.s.image().Mappings().Find(last) == nil && time.Since(p.lastRefresh) > refreshEvery {
+		p.lastRefresh = time.Now()
+		p.s.refreshImage()
+		t = p.s.unwind(snap)
+	}
+	if t.End == symbolize.Truncated {
+		p.limitMu.Lock()
+		p.limit = min(2*p.limit, maxStack)
+		p.limitMu.Unlock()
+	}
+	return t
+}
+
+// add records an event.
+func (p *pipeline) add(ev capture.Event, st stack.Stack) {
+	if ev.Kind == capture.Stop {
+		p.stops++
+		if len(st.Frames) > 0 {
+			st.Frames[0].Args = arguments(ev.Symbol, ev.Args)
+		}
+	} else {
+		p.samples++
+	}
+	ev.Stack = p.stacks.add(st)
+	p.events = append(p.events, ev)
+}
+
+// close waits until everything that was copied has been read.
+func (p *pipeline) close() {
+	p.once.Do(func() { close(p.work) })
+	p.done.Wait()
+}
+
+func (p *pipeline) into(c *capture.Capture) {
+	c.Stacks = p.stacks.stacks
+	c.Events = p.events
+	c.Observation.Stops, c.Observation.Samples = p.stops, p.samples
+}
+
+// copy records what will be read of a stopped thread.
+func (s *session) copy(snap *target.Snapshot, limit int) {
+	snap.CopyStack(s.image().Mappings(), limit)
+	if rt := s.runtime(); rt != nil {
+		rt.Prefetch(snap)
+	}
+	snap.Freeze()
+}
+
+func (s *session) unwind(snap *target.Snapshot) symbolize.Trace {
+	img := s.image()
+	return img.Symbolize(img.Unwind(snap.Regs, snap))
+}
+
+// runsPHP reports whether a thread is inside the interpreter.
+func runsPHP(t *symbolize.Trace) bool {
+	for i := range t.Frames {
+		if f := &t.Frames[i]; f.Function == stack.Executor && !f.Inlined {
+			return true
+		}
+	}
+	return false
+}
+
+// join merges a thread's native frames with PHP's, which belong to it only if
+// withPHP says so.
+func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) stack.Stack {
+	in := stack.Input{NativeEnd: stack.End(t.End), NativeErr: t.Err, Native: make([]stack.NativeFrame, len(t.Frames))}
+	for i := range t.Frames {
+		f := &t.Frames[i]
+		in.Native[i] = stack.NativeFrame{
+			Frame: stack.Frame{
+				Kind: stack.Native, Function: f.Function, Raw: f.Raw, Module: f.Module, File: f.File, Line: f.Line,
+				PC: f.PC, Offset: f.Offset, Inlined: f.Inlined, How: string(f.How),
+			},
+			Entry: f.Entry, Regs: f.Regs,
+		}
+	}
+	rt := s.runtime()
+	if rt == nil || !withPHP {
+		return stack.Join(in)
+	}
+	z := rt.Walk(snap)
+	in.PHPErr = z.Err
+	in.PHP = make([]stack.PHPFrame, len(z.Frames))
+	for i := range z.Frames {
+		f := &z.Frames[i]
+		in.PHP[i] = stack.PHPFrame{
+			Frame: stack.Frame{
+				Kind: stack.PHP, Function: f.Function, Class: f.Class, File: f.File, Line: f.Line,
+				Internal: f.Internal, Opcode: f.Opcode,
+			},
+			ExecuteData: f.ExecuteData, Handler: f.Handler, Top: f.Top, LineAt: lineAt(rt, snap, f),
+		}
+	}
+	return stack.Join(in)
+}
+
+func lineAt(rt *zend.Runtime, r remote.Reader, f *zend.Frame) func(remote.Addr) (int, string, bool) {
+	if f.Internal {
+		return nil
+	}
+	return func(opline remote.Addr) (int, string, bool) { return rt.LineAt(r, f, opline) }
+}
+
+// parameters are the arguments of the functions that are usually stopped at
+// (mmap(2), mremap(2)).
+var parameters = map[string][]string{
+	"mmap":   {"addr", "len", "prot", "flags", "fd", "offset"},
+	"mremap": {"addr", "old_len", "new_len", "flags"},
+}
+
+func arguments(symbol string, args []uint64) []stack.Arg {
+	var out []stack.Arg
+	for i, name := range parameters[symbol] {
+		if i >= len(args) {
+			break
+		}
+		v := fmt.Sprintf("%d", args[i])
+		switch name {
+		case "addr":
+			v = remote.Addr(args[i]).String()
+		case "fd", "prot", "flags":
+			v = fmt.Sprintf("%d", int32(args[i]))
+		}
+		out = append(out, stack.Arg{Name: name, Value: v})
+	}
+	return out
+}
+
+// interner keeps one copy of equal stacks. Two stacks are equal when a person
+// reading them sees no difference, wherever inside a line the program was.
+type interner struct {
+	seed   maphash.Seed
+	byHash map[uint64][]int
+	stacks []stack.Stack
+}
+
+func (in *interner) add(st stack.Stack) int {
+	if in.byHash == nil {
+		in.seed = maphash.MakeSeed()
+		in.byHash = make(map[uint64][]int)
+	}
+	h := in.hash(&st)
+	for _, i := range in.byHash[h] {
+		if same(&in.stacks[i], &st) {
+			return i
+		}
+	}
+	in.stacks = append(in.stacks, st)
+	in.byHash[h] = append(in.byHash[h], len(in.stacks)-1)
+	return len(in.stacks) - 1
+}
+
+func (in *interner) hash(st *stack.Stack) uint64 {
+	var h maphash.Hash
+	h.SetSeed(in.seed)
+	for i := range st.Frames {
+		f := &st.Frames[i]
+		_, _ = h.WriteString(f.Function)
+		_, _ = h.WriteString(f.File)
+		_ = h.WriteByte(byte(f.Line))
+		_ = h.WriteByte(byte(f.Line >> 8))
+	}
+	return h.Sum64()
+}
+
+func same(a, b *stack.Stack) bool {
+	if len(a.Frames) != len(b.Frames) || a.End != b.End || a.Error != b.Error {
+		return false
+	}
+	for i := range a.Frames {
+		x, y := &a.Frames[i], &b.Frames[i]
+		if x.Kind != y.Kind || x.Function != y.Function || x.Class != y.Class || x.File != y.File || x.Line != y.Line ||
+			x.Module != y.Module || x.Inlined != y.Inlined || x.Opcode != y.Opcode {
+			return false
+		}
+		if x.Unresolved() && x.Offset != y.Offset && i > 0 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,347 @@
+package observe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/phpwhy/phpwhy/internal/capture"
+	"github.com/phpwhy/phpwhy/internal/ptrace"
+	"github.com/phpwhy/phpwhy/internal/target"
+	"github.com/phpwhy/phpwhy/internal/zend"
+	"github.com/phpwhy/phpwhy/symbolize"
+	"github.com/phpwhy/phpwhy/symbolize/dwinfo"
+	"github.com/phpwhy/phpwhy/symbolize/remote"
+)
+
+// session is one process under observation.
+type session struct {
+	live  *target.Live
+	cache *symbolize.Cache
+	php   symbolize.MappedModule // the module with the Zend engine
+
+	mu  sync.Mutex // guards img, which is made anew when modules are loaded
+	img *symbolize.Image
+
+	// rt is nil until the engine has started, in a command's first moments.
+	rtMu  sync.Mutex
+	rt    *zend.Runtime
+	types *dwarfTypes
+
+	pipe  *pipeline
+	facts facts
+	cap   capture.Capture
+}
+
+// open recognises a running PHP.
+func (o *Observer) open(live *target.Live) (*session, error) {
+	s, err := o.openStarting(live)
+	if err != nil {
+		return nil, err
+	}
+	if s.runtime() == nil {
+		_, err := s.openZend()
+		return nil, fmt.Errorf("process %d: %w", live.PID, err)
+	}
+	return s, nil
+}
+
+// openStarting recognises the modules of a PHP that may not have run yet.
+func (o *Observer) openStarting(live *target.Live) (*session, error) {
+	s := &session{live: live, cache: o.cache}
+	s.img = symbolize.NewImage(live.Maps, live.OpenMapped, live.Mem, o.cache)
+	var err error
+	if s.php, err = findPHP(s.img, live); err != nil {
+		return nil, err
+	}
+	s.pipe = newPipeline(s)
+	_ = s.runtime()
+	return s, nil
+}
+
+// findPHP finds the module that holds the Zend engine: the program itself, or
+// the library that a web server or another program has loaded.
+func findPHP(img *symbolize.Image, live *target.Live) (symbolize.MappedModule, error) {
+	exe, err := live.Exe()
+	if err != nil {
+		return symbolize.MappedModule{}, err
+	}
+	likely := []func(base string) bool{
+		func(base string) bool { return base == filepath.Base(exe) },
+		func(base string) bool { return strings.Contains(base, "php") },
+		func(base string) bool { return true },
+	}
+	var opened error
+	seen := make(map[string]bool)
+	for _, match := range likely {
+		mods, err := img.ModulesNamed(func(base string) bool { return match(base) && !seen[base] })
+		opened = errors.Join(opened, err)
+		for _, m := range mods {
+			seen[m.Name] = true
+			if _, ok := m.Symbol("executor_globals"); ok {
+				return m, nil
+			}
+			if _, ok := m.Symbol("executor_globals_offset"); ok {
+				return m, nil
+			}
+		}
+	}
+	if opened != nil {
+		return symbolize.MappedModule{}, fmt.Errorf("process %d (%s): %w; not all of its files could be read: %w", live.PID, exe, zend.ErrNotPHP, opened)
+	}
+	return symbolize.MappedModule{}, fmt.Errorf("process %d (%s): %w", live.PID, exe, zend.ErrNotPHP)
+}
+
+// runtime returns the Zend engine, nil as long as it has not started.
+func (s *session) runtime() *zend.Runtime {
+	s.rtMu.Lock()
+	defer s.rtMu.Unlock()
+	if s.rt == nil {
+		if rt, err := s.openZend(); err == nil {
+			s.rt = rt
+		}
+	}
+	return s.rt
+}
+
+func (s *session) openZend() (*zend.Runtime, error) {
+	m := s.php
+	o := zend.Options{
+		Lookup: func(name string) (remote.Addr, uint64, bool) {
+			sym, ok := m.Symbol(name)
+			if !ok {
+				return 0, 0, false
+			}
+			return m.Runtime(sym.Value), sym.Size, true
+		},
+		Rodata: func() ([]byte, error) { return m.File().Section(".rodata") },
+	}
+	if d, _ := m.DWARF(); d != nil {
+		if s.types == nil {
+			s.types = &dwarfTypes{m: m, d: d}
+		}
+		o.Types = s.types
+	}
+	return zend.Open(o, s.live.Mem)
+}
+
+// dwarfTypes reads struct layouts from the PHP module's DWARF.
+type dwarfTypes struct {
+	m symbolize.MappedModule
+	d *dwinfo.Data
+}
+
+// Structs implements zend.Types. The functions named here are compiled in the
+// units that define the structs, so only those three units are read.
+func (t *dwarfTypes) Structs(names ...string) (map[string]zend.Struct, error) {
+	var pcs []uint64
+	for _, fn := range []string{"execute_ex", "php_execute_script", "_emalloc"} {
+		if sym, ok := t.m.Symbol(fn); ok {
+			pcs = append(pcs, sym.Value)
+		}
+	}
+	found, err := t.d.StructsIn(pcs, names...)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]zend.Struct, len(found))
+	for name, s := range found {
+		z := zend.Struct{Size: s.Size, Members: make(zend.Members, len(s.Members))}
+		for path, m := range s.Members {
+			z.Members[path] = [2]uint64{m.Offset, m.Size}
+		}
+		out[name] = z
+	}
+	return out, nil
+}
+
+// image returns the modules as last seen.
+func (s *session) image() *symbolize.Image {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.img
+}
+
+// refreshImage looks for modules that were loaded since.
+func (s *session) refreshImage() *symbolize.Image {
+	maps, err := s.live.Mappings()
+	if err != nil {
+		return s.image()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.img = symbolize.NewImage(maps, s.live.OpenMapped, s.live.Mem, s.cache)
+	return s.img
+}
+
+// prepare finds the functions to stop at.
+func (s *session) prepare(opt Options) (ptrace.Options, error) {
+	po := ptrace.Options{
+		Engine: opt.Engine, SampleEvery: opt.SampleEvery, MaxStops: opt.Stops, For: opt.For, MaxPause: opt.MaxPause,
+	}
+	s.pipe.progress = opt.Progress
+	if len(opt.Break) == 0 {
+		return po, nil
+	}
+	libc, err := s.img.Libc()
+	if err != nil {
+		// A static program has no libc of its own to stop in; samples will do.
+		s.note("no breakpoints: %v", err)
+		return po, nil
+	}
+	for _, name := range opt.Break {
+		sym, ok := libc.Symbol(name)
+		if !ok || !sym.Func {
+			s.note("no breakpoint on %s: %s has no such function", name, libc.Name)
+			continue
+		}
+		at := libc.Runtime(sym.Value)
+		po.Breakpoints = append(po.Breakpoints, ptrace.Breakpoint{Addr: at, Name: name})
+		s.cap.Observation.Breakpoints = append(s.cap.Observation.Breakpoints,
+			capture.Breakpoint{Symbol: name, Module: libc.Name, Addr: at.String()})
+	}
+	if len(po.Breakpoints) == 0 {
+		return po, noBreakpoint(opt.Break, nil)
+	}
+	return po, nil
+}
+
+func (s *session) note(format string, args ...any) {
+	s.cap.Observation.Notes = append(s.cap.Observation.Notes, fmt.Sprintf(format, args...))
+}
+
+// finish waits for the pipeline and completes the capture.
+func (s *session) finish(res ptrace.Result, err error) (*capture.Capture, error) {
+	s.pipe.close()
+	s.describe()
+	obs := &s.cap.Observation
+	obs.Engine = res.Engine
+	if obs.Engine == "" {
+		obs.Engine = "none"
+	}
+	obs.Ended = res.Ended.String()
+	obs.DurationMS = res.Duration.Milliseconds()
+	obs.PausedUSTotal = res.PausedTotal.Microseconds()
+	obs.PausedUSMax = res.PausedMax.Microseconds()
+	for i := range obs.Breakpoints {
+		if i < len(res.Hits) {
+			obs.Breakpoints[i].Hits = res.Hits[i]
+		}
+	}
+	for _, w := range res.Why {
+		if w.Err != nil {
+			s.note("engine %s does not work here: %v", w.Engine, w.Err)
+		}
+	}
+	if n := s.pipe.dropped; n > 0 {
+		s.note("%d stops came faster than they could be read and have no stack", n)
+	}
+	if res.Disarmed > 0 {
+		s.note("breakpoints were disarmed %d times to keep the worker running", res.Disarmed)
+	}
+	if res.Ended == ptrace.EndExited {
+		switch {
+		case !res.Exit.Known:
+			s.note("the process ended")
+		case res.Exit.Signal != 0:
+			s.note("the process was killed by signal %d (%s)", int(res.Exit.Signal), res.Exit.Signal)
+		default:
+			s.note("the process exited with status %d", res.Exit.Status)
+		}
+	}
+	s.pipe.into(&s.cap)
+	s.facts.end(s.live, res.Duration-res.PausedTotal, &s.cap, s.runtime())
+	return &s.cap, err
+}
+
+// describe fills in the target's description.
+func (s *session) describe() {
+	t := &s.cap.Target
+	t.PID = s.live.PID
+	t.Cmdline = s.live.Cmdline()
+	t.Exe, _ = s.live.Exe()
+	t.Symbols = s.php.SymbolSource()
+	if libc, err := s.image().Libc(); err == nil {
+		t.Libc = "glibc"
+		if strings.Contains(libc.Name, "musl") || libc.Name == "libc.so" {
+			t.Libc = "musl"
+		}
+	}
+	rt := s.runtime()
+	if rt == nil {
+		return
+	}
+	t.PHPVersion, t.ZTS, t.DebugBuild, t.SAPI = rt.Version, rt.ZTS, rt.Debug, rt.SAPI
+	t.Layout = string(rt.Layout.Source)
+	q, _ := rt.Request(s.live.Mem)
+	if q.Script != "" || q.URI != "" {
+		t.Request = &capture.Request{Method: q.Method, URI: q.URI, Script: q.Script}
+		if !q.Start.IsZero() {
+			t.Request.AgeMS = time.Since(q.Start).Milliseconds()
+		} else if age, err := s.live.Age(); err == nil && rt.SAPI == "cli" {
+			t.Request.AgeMS = age.Milliseconds()
+		}
+	}
+}
+
+// rehearse copies once while the process runs, so that when it is stopped
+// neither our memory nor our code is touched for the first time.
+func (s *session) rehearse() *target.Snapshot {
+	snap := target.NewSnapshot(s.live.Mem)
+	for i := range s.live.Maps {
+		if m := &s.live.Maps[i]; m.Path == "[stack]" {
+			snap.Regs.Arch = remote.AMD64
+			snap.Regs.SetSP(max(m.Start, m.End-firstStack) + 4096)
+		}
+	}
+	s.copy(snap, dumpStack)
+	snap.Reset(s.live.Mem)
+	return snap
+}
+
+// dump freezes the process once and reads every thread.
+func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
+	var snaps []*target.Snapshot
+	spare := s.rehearse()
+	paused, err := ptrace.Freeze(ctx, s.live.PID, func(ts []ptrace.ThreadStop) error {
+		for i := range ts {
+			if ts[i].Err != nil {
+				s.note("thread %d has no stack: %v", ts[i].TID, ts[i].Err)
+				continue
+			}
+			snap := spare
+			if spare = nil; snap == nil {
+				snap = target.NewSnapshot(s.live.Mem)
+			}
+			snap.TID, snap.Regs = ts[i].TID, ts[i].Regs
+			s.copy(snap, dumpStack)
+			snaps = append(snaps, snap)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	traces := make([]symbolize.Trace, len(snaps))
+	running := false
+	for i, snap := range snaps {
+		traces[i] = s.unwind(snap)
+		running = running || runsPHP(&traces[i])
+	}
+	for i, snap := range snaps {
+		withPHP := runsPHP(&traces[i]) || !running && snap.TID == s.live.PID
+		s.pipe.add(capture.Event{Kind: capture.Sample, TID: snap.TID}, s.join(snap, &traces[i], withPHP))
+	}
+	s.describe()
+	s.cap.Observation.Engine = "none"
+	s.cap.Observation.Ended = "dump"
+	s.cap.Observation.PausedUSTotal = paused.Microseconds()
+	s.cap.Observation.PausedUSMax = paused.Microseconds()
+	s.pipe.into(&s.cap)
+	s.facts.end(s.live, 0, &s.cap, s.runtime())
+	return &s.cap, nil
+}

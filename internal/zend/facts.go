@@ -1,0 +1,102 @@
+package zend
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/phpwhy/phpwhy/symbolize/remote"
+)
+
+// Request is the web request that a worker is in. A command-line script has
+// only a Script.
+type Request struct {
+	Method string
+	URI    string
+	Script string
+	Start  time.Time // zero when PHP has not asked for the time yet
+}
+
+// maxURI bounds a request line's parts in bytes.
+const maxURI = 8192
+
+// Request reads the request in progress. It changes slowly, so the process
+// need not be stopped.
+func (rt *Runtime) Request(r remote.Reader) (Request, error) {
+	var q Request
+	if rt.sg == 0 {
+		return q, errors.New("no symbol sapi_globals")
+	}
+	l := rt.Layout
+	var errs []error
+	for _, f := range []struct {
+		dst  *string
+		off  uint64
+		what string
+	}{{&q.Method, l.SGMethod, "method"}, {&q.URI, l.SGURI, "URI"}, {&q.Script, l.SGScript, "script"}} {
+		p, err := remote.Pointer(r, rt.sg+remote.Addr(f.off))
+		if err == nil && p != 0 {
+			*f.dst, err = remote.CString(r, p, maxURI)
+		}
+		if err != nil && !errors.Is(err, remote.ErrUnterminated) {
+			errs = append(errs, fmt.Errorf("request's %s: %w", f.what, err))
+		}
+	}
+	bits, err := remote.Uint64(r, rt.sg+remote.Addr(l.SGTime))
+	if err != nil {
+		errs = append(errs, fmt.Errorf("request's time: %w", err))
+	} else if t := math.Float64frombits(bits); t > 1e9 && t < 1e11 {
+		q.Start = time.UnixMicro(int64(t * 1e6))
+	}
+	return q, errors.Join(errs...)
+}
+
+// Memory is what the Zend memory manager says of its heap, in bytes.
+type Memory struct {
+	Used, Peak         uint64 // memory_get_usage(false)
+	Reserved, RealPeak uint64 // memory_get_usage(true)
+	Limit              uint64 // memory_limit; about 2^63 for none
+}
+
+// chunkSize is ZEND_MM_CHUNK_SIZE; chunks are aligned to it.
+const chunkSize = 2 << 20
+
+// ErrNoHeap says that the Zend memory manager's heap was not found, for
+// example because USE_ZEND_ALLOC=0 turned it off.
+var ErrNoHeap = errors.New("the Zend memory manager's heap was not found")
+
+// Memory reads the heap's counters. alloc_globals is not exported, but the VM
+// stack is allocated from the heap, and every chunk begins with its heap.
+func (rt *Runtime) Memory(r remote.Reader) (Memory, error) {
+	l := rt.Layout
+	stack, err := remote.Pointer(r, rt.eg+remote.Addr(l.EGStack))
+	if err != nil || stack == 0 {
+		return Memory{}, fmt.Errorf("%w: no VM stack: %v", ErrNoHeap, err)
+	}
+	chunk := stack &^ (chunkSize - 1)
+	heap, err := remote.Pointer(r, chunk+remote.Addr(l.ChunkHeap))
+	if err != nil {
+		return Memory{}, fmt.Errorf("%w: %w", ErrNoHeap, err)
+	}
+	// The heap itself lives in the first chunk, whose heap it is too.
+	main := heap &^ (chunkSize - 1)
+	own, err := remote.Pointer(r, main+remote.Addr(l.ChunkHeap))
+	if err != nil || own != heap || heap != main+remote.Addr(l.ChunkHeapSlot) {
+		return Memory{}, fmt.Errorf("%w: chunk %s, heap %s", ErrNoHeap, chunk, heap)
+	}
+	var m Memory
+	for _, f := range []struct {
+		dst *uint64
+		off uint64
+	}{{&m.Used, l.HeapSize}, {&m.Peak, l.HeapPeak}, {&m.Reserved, l.HeapReal}, {&m.RealPeak, l.HeapRealPeak}, {&m.Limit, l.HeapLimit}} {
+		if *f.dst, err = remote.Uint64(r, heap+remote.Addr(f.off)); err != nil {
+			return Memory{}, fmt.Errorf("%w: %w", ErrNoHeap, err)
+		}
+	}
+	const page = 4096
+	if m.Reserved < chunkSize || m.Reserved%page != 0 || m.Used > m.Reserved || m.RealPeak < m.Reserved {
+		return Memory{}, fmt.Errorf("%w: counters %+v can't be", ErrNoHeap, m)
+	}
+	return m, nil
+}

@@ -1,0 +1,226 @@
+package zend
+
+import (
+	"embed"
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// The tables were read from the DWARF of real builds of each version: offsets
+// and sizes in bytes, call-info constants shifted to their place in
+// zval.u1.type_info.
+//
+//go:embed layouts/*.json
+var tables embed.FS
+
+// Members are a struct's members by dotted path: offset and size in bytes.
+type Members map[string][2]uint64
+
+// Struct is a C struct's size and members.
+type Struct struct {
+	Size    uint64
+	Members Members
+}
+
+// Types finds structs by their C name, as DWARF has them.
+type Types interface {
+	Structs(names ...string) (map[string]Struct, error)
+}
+
+// LayoutSource says where a layout came from.
+type LayoutSource string
+
+// The sources.
+const (
+	FromDWARF LayoutSource = "dwarf"
+	Builtin   LayoutSource = "builtin"
+)
+
+// Layout are the offsets, sizes and constants of one build of PHP, in bytes.
+type Layout struct {
+	Source  LayoutSource
+	Version string // of the build the table was read from
+
+	EGCurrent, EGStack, EGStackTop, EGStackEnd, EGBeforeException uint64
+	EDOpline, EDFunc, EDCallInfo, EDPrev, EDSize                  uint64
+	FuncType, FuncFlags, FuncName, FuncScope, FuncSize            uint64
+	OpFilename, OpLineStart, OpOpcodes, OpLast                    uint64
+	OplineSize, OplineLine, OplineCode, OplineExtended            uint64
+	InternalHandler                                               uint64
+	StringLen, StringVal                                          uint64
+	ClassName                                                     uint64
+	SGMethod, SGURI, SGQuery, SGScript, SGTime                    uint64
+	HeapSize, HeapPeak, HeapReal, HeapRealPeak, HeapLimit         uint64
+	ChunkHeap, ChunkHeapSlot                                      uint64
+
+	CallTop                          uint32
+	AccClosure, AccGenerator, AccVia uint32
+	TypeInternal, TypeUser, TypeEval uint8
+	opcodes                          []string
+}
+
+// Opcode names an opcode, "" when it is not known.
+func (l *Layout) Opcode(n uint8) string {
+	if int(n) < len(l.opcodes) {
+		return l.opcodes[n]
+	}
+	return ""
+}
+
+type buildFile struct {
+	PHP       string                                `json:"php"`
+	Structs   map[string]map[string]json.RawMessage `json:"structs"`
+	Constants map[string]uint32                     `json:"constants"`
+}
+
+// variant names a build as the tables' files do.
+func variant(zts, debug bool) string {
+	s := "nts"
+	if zts {
+		s = "zts"
+	}
+	if debug {
+		s += "-debug"
+	}
+	return s
+}
+
+// builtin loads the table for a version such as "8.2".
+func builtin(minor string, zts, debug bool) (*Layout, error) {
+	b, err := tables.ReadFile("layouts/" + minor + "-" + variant(zts, debug) + ".json")
+	if err != nil {
+		return nil, &UnsupportedError{Version: minor, Variant: variant(zts, debug), Known: knownVersions()}
+	}
+	var f buildFile
+	if err := json.Unmarshal(b, &f); err != nil {
+		return nil, fmt.Errorf("built-in table for %s: %w", minor, err)
+	}
+	structs := make(map[string]Struct, len(f.Structs))
+	for name, raw := range f.Structs {
+		s := Struct{Members: make(Members, len(raw))}
+		for k, v := range raw {
+			var m []uint64
+			if k == "size" && json.Unmarshal(v, &s.Size) == nil {
+				continue
+			}
+			if err := json.Unmarshal(v, &m); err != nil || len(m) < 2 {
+				return nil, fmt.Errorf("built-in table for %s: %s.%s", minor, name, k)
+			}
+			s.Members[k] = [2]uint64{m[0], m[1]}
+		}
+		structs[name] = s
+	}
+	l := &Layout{Source: Builtin, Version: f.PHP}
+	if err := l.fill(structs, f.Constants); err != nil {
+		return nil, fmt.Errorf("built-in table for %s: %w", minor, err)
+	}
+	ops, err := tables.ReadFile("layouts/opcodes-" + minor + ".json")
+	if err != nil {
+		return nil, fmt.Errorf("built-in opcodes for %s: %w", minor, err)
+	}
+	if err := json.Unmarshal(ops, &l.opcodes); err != nil {
+		return nil, fmt.Errorf("built-in opcodes for %s: %w", minor, err)
+	}
+	return l, nil
+}
+
+// structNames are the C structs that a layout is read from.
+var structNames = []string{
+	"_zend_executor_globals", "_zend_execute_data", "_zend_op_array", "_zend_op", "_zend_string", "_zend_class_entry",
+	"_zend_internal_function", "_sapi_globals_struct", "_zend_mm_heap", "_zend_mm_chunk",
+}
+
+// fromDWARF reads the offsets from the binary itself. The constants are
+// macros, which -g leaves out, so they come from the built-in table.
+func fromDWARF(t Types, base *Layout) (*Layout, error) {
+	structs, err := t.Structs(structNames...)
+	if err != nil {
+		return nil, err
+	}
+	l := &Layout{Source: FromDWARF, Version: base.Version, opcodes: base.opcodes}
+	err = l.fill(structs, map[string]uint32{
+		"ZEND_CALL_TOP": base.CallTop, "ZEND_ACC_CLOSURE": base.AccClosure, "ZEND_ACC_GENERATOR": base.AccGenerator,
+		"ZEND_ACC_CALL_VIA_TRAMPOLINE": base.AccVia, "ZEND_INTERNAL_FUNCTION": uint32(base.TypeInternal),
+		"ZEND_USER_FUNCTION": uint32(base.TypeUser), "ZEND_EVAL_CODE": uint32(base.TypeEval),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// fill takes the members by name and reports every one that is missing.
+func (l *Layout) fill(structs map[string]Struct, consts map[string]uint32) error {
+	var missing []string
+	get := func(dst *uint64, s, member string) {
+		m, ok := structs[s].Members[member]
+		if !ok {
+			missing = append(missing, s+"."+member)
+		}
+		*dst = m[0]
+	}
+	size := func(dst *uint64, s string) {
+		if *dst = structs[s].Size; *dst == 0 {
+			missing = append(missing, "sizeof "+s)
+		}
+	}
+	const eg, ed, fn, op = "_zend_executor_globals", "_zend_execute_data", "_zend_op_array", "_zend_op"
+	get(&l.EGCurrent, eg, "current_execute_data")
+	get(&l.EGStack, eg, "vm_stack")
+	get(&l.EGStackTop, eg, "vm_stack_top")
+	get(&l.EGStackEnd, eg, "vm_stack_end")
+	get(&l.EGBeforeException, eg, "opline_before_exception")
+	get(&l.EDOpline, ed, "opline")
+	get(&l.EDFunc, ed, "func")
+	get(&l.EDCallInfo, ed, "This.u1.type_info")
+	get(&l.EDPrev, ed, "prev_execute_data")
+	size(&l.EDSize, ed)
+	get(&l.FuncType, fn, "type")
+	get(&l.FuncFlags, fn, "fn_flags")
+	get(&l.FuncName, fn, "function_name")
+	get(&l.FuncScope, fn, "scope")
+	size(&l.FuncSize, fn)
+	get(&l.OpFilename, fn, "filename")
+	get(&l.OpLineStart, fn, "line_start")
+	get(&l.OpOpcodes, fn, "opcodes")
+	get(&l.OpLast, fn, "last")
+	size(&l.OplineSize, op)
+	get(&l.OplineLine, op, "lineno")
+	get(&l.OplineCode, op, "opcode")
+	get(&l.OplineExtended, op, "extended_value")
+	get(&l.InternalHandler, "_zend_internal_function", "handler")
+	get(&l.StringLen, "_zend_string", "len")
+	get(&l.StringVal, "_zend_string", "val")
+	get(&l.ClassName, "_zend_class_entry", "name")
+	const sg = "_sapi_globals_struct"
+	get(&l.SGMethod, sg, "request_info.request_method")
+	get(&l.SGURI, sg, "request_info.request_uri")
+	get(&l.SGQuery, sg, "request_info.query_string")
+	get(&l.SGScript, sg, "request_info.path_translated")
+	get(&l.SGTime, sg, "global_request_time")
+	get(&l.HeapSize, "_zend_mm_heap", "size")
+	get(&l.HeapPeak, "_zend_mm_heap", "peak")
+	get(&l.HeapReal, "_zend_mm_heap", "real_size")
+	get(&l.HeapRealPeak, "_zend_mm_heap", "real_peak")
+	get(&l.HeapLimit, "_zend_mm_heap", "limit")
+	get(&l.ChunkHeap, "_zend_mm_chunk", "heap")
+	get(&l.ChunkHeapSlot, "_zend_mm_chunk", "heap_slot")
+	for name, dst := range map[string]*uint32{
+		"ZEND_CALL_TOP": &l.CallTop, "ZEND_ACC_CLOSURE": &l.AccClosure,
+		"ZEND_ACC_GENERATOR": &l.AccGenerator, "ZEND_ACC_CALL_VIA_TRAMPOLINE": &l.AccVia,
+	} {
+		v, ok := consts[name]
+		if !ok {
+			missing = append(missing, name)
+		}
+		*dst = v
+	}
+	l.TypeInternal = uint8(consts["ZEND_INTERNAL_FUNCTION"])
+	l.TypeUser = uint8(consts["ZEND_USER_FUNCTION"])
+	l.TypeEval = uint8(consts["ZEND_EVAL_CODE"])
+	if len(missing) > 0 {
+		return fmt.Errorf("%w: no %s", ErrIncomplete, strings.Join(missing, ", "))
+	}
+	return nil
+}

@@ -1,0 +1,141 @@
+package zend
+
+import (
+	"encoding/binary"
+
+	"github.com/phpwhy/phpwhy/symbolize/remote"
+)
+
+const (
+	// maxPrefetchOplines bounds what is copied of one function's oplines, and
+	// maxPrefetchTotal of all functions', in bytes. The page around the
+	// stored opline is copied in any case.
+	maxPrefetchOplines = 64 << 10
+	maxPrefetchTotal   = 512 << 10
+	// maxPrefetchStack bounds what is copied of a VM stack page in one go; a
+	// page is 256 KiB (ZEND_VM_STACK_PAGE_SIZE).
+	maxPrefetchStack = 256 << 10
+	// struct _zend_vm_stack { zval *top; zval *end; zend_vm_stack prev; }
+	// has been so since 7.0 (Zend/zend_execute.h).
+	vmStackEnd, vmStackPrev = 8, 16
+)
+
+// Prefetch makes r, which records what is read through it, hold everything
+// that Walk and LineAt will read. It is called while the process is stopped,
+// so it reads in few rounds: globals, VM stack, functions, their strings and
+// oplines.
+func (rt *Runtime) Prefetch(r remote.Reader) {
+	l := rt.Layout
+	remote.Prefetch(r, []remote.Region{
+		{At: rt.eg + remote.Addr(l.EGStackTop), Len: int(l.EGCurrent-l.EGStackTop) + 8},
+		{At: rt.eg + remote.Addr(l.EGBeforeException), Len: 8},
+	})
+	rt.prefetchStack(r)
+	funcs, oplines := rt.chain(r)
+	regions := make([]remote.Region, 0, 4*len(funcs))
+	for _, f := range funcs {
+		regions = append(regions, remote.Region{At: f, Len: int(l.FuncSize)})
+	}
+	remote.Prefetch(r, regions)
+
+	regions = regions[:0]
+	total := 0
+	scopes := make([]remote.Addr, 0, len(funcs))
+	b := make([]byte, l.FuncSize)
+	word := func(off uint64) remote.Addr { return remote.Addr(binary.LittleEndian.Uint64(b[off:])) }
+	str := func(a remote.Addr) {
+		if a != 0 {
+			regions = append(regions, remote.Region{At: a, Len: int(l.StringVal) + 128})
+		}
+	}
+	for _, f := range funcs {
+		if n, err := r.ReadMemory(b, f); err != nil && uint64(n) < l.InternalHandler+8 {
+			continue
+		}
+		str(word(l.FuncName))
+		if scope := word(l.FuncScope); scope != 0 {
+			scopes = append(scopes, scope)
+			regions = append(regions, remote.Region{At: scope + remote.Addr(l.ClassName), Len: 8})
+		}
+		if b[l.FuncType] == l.TypeInternal {
+			continue
+		}
+		str(word(l.OpFilename))
+		n := int(min(uint64(binary.LittleEndian.Uint32(b[l.OpLast:]))*l.OplineSize, maxPrefetchOplines))
+		if total += n; total <= maxPrefetchTotal {
+			regions = append(regions, remote.Region{At: word(l.OpOpcodes), Len: n})
+		}
+	}
+	for _, o := range oplines {
+		regions = append(regions, remote.Region{At: o, Len: int(l.OplineSize)})
+	}
+	remote.Prefetch(r, regions)
+
+	regions = regions[:0]
+	for _, s := range scopes {
+		if name, err := remote.Pointer(r, s+remote.Addr(l.ClassName)); err == nil {
+			str(name)
+		}
+	}
+	remote.Prefetch(r, regions)
+	// What is still missing (a longer string, a generator's frame) is read
+	// by the walk itself, one by one.
+	rt.Walk(r)
+}
+
+// prefetchStack copies the used part of the VM stack's current page.
+func (rt *Runtime) prefetchStack(r remote.Reader) {
+	l := rt.Layout
+	page, err1 := remote.Pointer(r, rt.eg+remote.Addr(l.EGStack))
+	top, err2 := remote.Pointer(r, rt.eg+remote.Addr(l.EGStackTop))
+	if err1 != nil || err2 != nil {
+		return
+	}
+	n, ok := top.Distance(page)
+	if !ok || n > maxPrefetchStack {
+		return
+	}
+	regions := []remote.Region{{At: page, Len: int(n)}}
+	// Deep recursion goes on at the end of the page before.
+	if before, err := remote.Pointer(r, page+vmStackPrev); err == nil && before != 0 && n < maxPrefetchStack/2 {
+		if end, err := remote.Pointer(r, page+vmStackEnd); err == nil {
+			if size, ok := end.Distance(page); ok && size <= maxPrefetchStack {
+				regions = append(regions, remote.Region{At: before, Len: int(size)})
+			}
+		}
+	}
+	remote.Prefetch(r, regions)
+}
+
+// chain collects the distinct functions and stored oplines on the stack.
+func (rt *Runtime) chain(r remote.Reader) (funcs, oplines []remote.Addr) {
+	l := rt.Layout
+	cur, err := remote.Pointer(r, rt.eg+remote.Addr(l.EGCurrent))
+	if err != nil {
+		return nil, nil
+	}
+	seenF, seenO := make(map[remote.Addr]bool), make(map[remote.Addr]bool)
+	ed := make([]byte, l.EDSize)
+	mark, steps, power := remote.Addr(0), 0, 1
+	for n := 0; cur != 0 && cur != mark && n < MaxFrames; n++ {
+		if steps == power {
+			mark, steps, power = cur, 0, power*2
+		}
+		steps++
+		if remote.ReadFull(r, ed, cur) != nil {
+			break
+		}
+		f := remote.Addr(binary.LittleEndian.Uint64(ed[l.EDFunc:]))
+		o := remote.Addr(binary.LittleEndian.Uint64(ed[l.EDOpline:]))
+		if f != 0 && !seenF[f] {
+			seenF[f] = true
+			funcs = append(funcs, f)
+		}
+		if o != 0 && !seenO[o] {
+			seenO[o] = true
+			oplines = append(oplines, o)
+		}
+		cur = remote.Addr(binary.LittleEndian.Uint64(ed[l.EDPrev:]))
+	}
+	return funcs, oplines
+}

@@ -1,0 +1,8 @@
+<?php
+
+eval('
+function evaluated() {
+    echo entries(); fgets(STDIN);
+}
+evaluated();
+');

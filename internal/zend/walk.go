@@ -1,0 +1,300 @@
+package zend
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/phpwhy/phpwhy/symbolize/remote"
+)
+
+const (
+	// MaxFrames bounds a walk, from the innermost frame on. All of them are
+	// copied while the worker stands still, some 100 bytes each.
+	MaxFrames = 4096
+	// maxString bounds a name or path in bytes.
+	maxString = 4096
+	// maxOplines bounds an op_array; generated code reaches some 100,000.
+	maxOplines = 1 << 24
+)
+
+// Frame is one PHP frame.
+type Frame struct {
+	ExecuteData remote.Addr
+	Func        remote.Addr
+	Function    string // {main} for a script, include or eval for what they run
+	Class       string
+	File        string // "" for internal functions
+	Line        int    // of the opline that execute_data has; see LineAt
+	Opcode      string
+	Internal    bool
+	Top         bool        // ZEND_CALL_TOP on a user frame
+	Handler     remote.Addr // of an internal function
+
+	opline        remote.Addr
+	opcodes       remote.Addr
+	last          uint32
+	needsIncluder bool
+}
+
+// Stack is a thread's PHP frames, innermost first. Frames that were read are
+// kept when Err says why the walk ended.
+type Stack struct {
+	Frames []Frame
+	Err    error
+}
+
+// functions remembers what was read of each zend_function during one walk:
+// recursion makes thousands of frames of a few functions.
+type functions map[remote.Addr]*function
+
+type function struct {
+	kind    uint8
+	flags   uint32
+	name    string
+	class   string
+	file    string
+	opcodes remote.Addr
+	last    uint32
+	handler remote.Addr
+	err     error
+}
+
+// Walk reads the PHP frames that the executor's globals lead to.
+func (rt *Runtime) Walk(r remote.Reader) Stack {
+	cur, err := remote.Pointer(r, rt.eg+remote.Addr(rt.Layout.EGCurrent))
+	if err != nil {
+		return Stack{Err: fmt.Errorf("current_execute_data: %w", err)}
+	}
+	var s Stack
+	known := make(functions)
+	// Brent's algorithm: compare with a mark that moves at powers of two.
+	mark, steps, power := remote.Addr(0), 0, 1
+	for cur != 0 {
+		if len(s.Frames) == MaxFrames {
+			s.Err = ErrDepth
+			break
+		}
+		if cur == mark {
+			s.Err = ErrCycle
+			s.Frames = uncycle(s.Frames, steps)
+			break
+		}
+		if steps == power {
+			mark, steps, power = cur, 0, power*2
+		}
+		steps++
+		f, prev, ok, err := rt.frame(r, cur, known)
+		if err != nil {
+			s.Err = err
+			break
+		}
+		if ok {
+			s.Frames = append(s.Frames, f)
+		}
+		cur = prev
+	}
+	rt.nameIncludes(r, s.Frames)
+	return s
+}
+
+// uncycle cuts the frames that a cycle made the walk see twice.
+func uncycle(frames []Frame, _ int) []Frame {
+	seen := make(map[remote.Addr]bool, len(frames))
+	for i := range frames {
+		if seen[frames[i].ExecuteData] {
+			return frames[:i]
+		}
+		seen[frames[i].ExecuteData] = true
+	}
+	return frames
+}
+
+// frame reads one execute_data. ok is false for those that stand for no call:
+// placeholders of generators and of calls from C without a frame.
+func (rt *Runtime) frame(r remote.Reader, at remote.Addr, known functions) (f Frame, prev remote.Addr, ok bool, err error) {
+	l := rt.Layout
+	ed := make([]byte, l.EDSize)
+	if at%8 != 0 {
+		return f, 0, false, fmt.Errorf("%w: %s", ErrWild, at)
+	}
+	if err := remote.ReadFull(r, ed, at); err != nil {
+		return f, 0, false, fmt.Errorf("%w: %w", ErrWild, err)
+	}
+	word := func(off uint64) remote.Addr { return remote.Addr(binary.LittleEndian.Uint64(ed[off:])) }
+	prev = word(l.EDPrev)
+	f = Frame{ExecuteData: at, Func: word(l.EDFunc), opline: word(l.EDOpline)}
+	if f.Func == 0 {
+		return f, prev, false, nil
+	}
+	fn := known[f.Func]
+	if fn == nil {
+		fn = rt.function(r, f.Func)
+		known[f.Func] = fn
+	}
+	if fn.err != nil {
+		return f, prev, false, fn.err
+	}
+	f.Function, f.Class, f.File = fn.name, fn.class, fn.file
+	f.Handler, f.opcodes, f.last = fn.handler, fn.opcodes, fn.last
+	if fn.kind == l.TypeInternal {
+		f.Internal = true
+		return f, prev, true, nil
+	}
+	f.Top = binary.LittleEndian.Uint32(ed[l.EDCallInfo:])&l.CallTop != 0
+	f.needsIncluder = fn.name == ""
+	f.Line, f.Opcode, _ = rt.storedLine(r, &f)
+	return f, prev, true, nil
+}
+
+// function reads a zend_function.
+func (rt *Runtime) function(r remote.Reader, at remote.Addr) *function {
+	l := rt.Layout
+	fn := &function{}
+	b := make([]byte, l.FuncSize)
+	// Internal functions are shorter than op_arrays; only their part must be there.
+	n, err := r.ReadMemory(b, at)
+	if at%8 != 0 || uint64(n) < l.InternalHandler+8 {
+		fn.err = fmt.Errorf("%w: function at %s: %v", ErrWild, at, err)
+		return fn
+	}
+	word := func(off uint64) remote.Addr { return remote.Addr(binary.LittleEndian.Uint64(b[off:])) }
+	fn.kind = b[l.FuncType]
+	fn.flags = binary.LittleEndian.Uint32(b[l.FuncFlags:])
+	if fn.name, err = rt.str(r, word(l.FuncName)); err != nil {
+		fn.err = fmt.Errorf("function's name: %w", err)
+		return fn
+	}
+	if scope := word(l.FuncScope); scope != 0 {
+		if fn.class, err = rt.className(r, scope); err != nil {
+			fn.err = fmt.Errorf("class of %s: %w", fn.name, err)
+			return fn
+		}
+	}
+	switch fn.kind {
+	case l.TypeInternal:
+		fn.handler = word(l.InternalHandler)
+	case l.TypeUser, l.TypeEval:
+		if uint64(n) < l.FuncSize {
+			fn.err = fmt.Errorf("%w: function %s at %s: %v", ErrWild, fn.name, at, err)
+			return fn
+		}
+		fn.opcodes = word(l.OpOpcodes)
+		fn.last = binary.LittleEndian.Uint32(b[l.OpLast:])
+		if fn.file, err = rt.str(r, word(l.OpFilename)); err == nil && fn.file == "" &&
+			fn.flags&l.AccVia == 0 {
+			err = errors.New("no file name")
+		}
+		if err != nil || fn.opcodes%8 != 0 || fn.last > maxOplines {
+			fn.err = fmt.Errorf("%w: function %q: %d oplines at %s, file: %v", ErrLayout, fn.name, fn.last, fn.opcodes, err)
+		}
+	default:
+		fn.err = fmt.Errorf("%w: function at %s has type %d", ErrLayout, at, fn.kind)
+	}
+	return fn
+}
+
+func (rt *Runtime) className(r remote.Reader, ce remote.Addr) (string, error) {
+	p, err := remote.Pointer(r, ce+remote.Addr(rt.Layout.ClassName))
+	if err != nil {
+		return "", err
+	}
+	s, err := rt.str(r, p)
+	if err == nil && s == "" {
+		err = fmt.Errorf("%w: class without a name", ErrLayout)
+	}
+	// The name of an anonymous class goes on behind a NUL with its place.
+	s, _, _ = strings.Cut(s, "\x00")
+	return s, err
+}
+
+// str reads a zend_string; NULL is "".
+func (rt *Runtime) str(r remote.Reader, at remote.Addr) (string, error) {
+	if at == 0 {
+		return "", nil
+	}
+	l := rt.Layout
+	n, err := remote.Uint64(r, at+remote.Addr(l.StringLen))
+	if err != nil {
+		return "", err
+	}
+	if n > maxString {
+		return "", fmt.Errorf("%w: a name of %d bytes", ErrLayout, n)
+	}
+	b := make([]byte, n)
+	if err := remote.ReadFull(r, b, at+remote.Addr(l.StringVal)); err != nil {
+		return "", err
+	}
+	return string(b), nil
+}
+
+// storedLine is the line of the opline that execute_data points at: exact for
+// frames that have called another, possibly stale for the innermost one.
+func (rt *Runtime) storedLine(r remote.Reader, f *Frame) (int, string, bool) {
+	line, opcode, ok := rt.LineAt(r, f, f.opline)
+	if ok && opcode == "ZEND_HANDLE_EXCEPTION" {
+		return rt.beforeException(r, f)
+	}
+	if !ok {
+		// An exception moves opline to EG(exception_op), outside the function.
+		return rt.beforeException(r, f)
+	}
+	return line, opcode, ok
+}
+
+func (rt *Runtime) beforeException(r remote.Reader, f *Frame) (int, string, bool) {
+	p, err := remote.Pointer(r, rt.eg+remote.Addr(rt.Layout.EGBeforeException))
+	if err != nil {
+		return 0, "", false
+	}
+	return rt.LineAt(r, f, p)
+}
+
+// LineAt reads the line and the opcode of an opline; ok only when it is one
+// of the frame's own function.
+func (rt *Runtime) LineAt(r remote.Reader, f *Frame, opline remote.Addr) (line int, opcode string, ok bool) {
+	l := rt.Layout
+	off, ok := opline.Distance(f.opcodes)
+	if !ok || f.opcodes == 0 || off%l.OplineSize != 0 || off/l.OplineSize >= uint64(f.last) {
+		return 0, "", false
+	}
+	n, err := remote.Uint32(r, opline+remote.Addr(l.OplineLine))
+	if err != nil {
+		return 0, "", false
+	}
+	code, err := remote.Uint8(r, opline+remote.Addr(l.OplineCode))
+	if err != nil {
+		return 0, "", false
+	}
+	return int(n), l.Opcode(code), true
+}
+
+// includeKinds are the values of ZEND_INCLUDE_OR_EVAL's extended_value
+// (Zend/zend_compile.h).
+var includeKinds = map[uint32]string{1: "eval", 2: "include", 4: "include_once", 8: "require", 16: "require_once"}
+
+// nameIncludes names the frames of code outside any function by what started
+// them: the caller's opline says include or eval; nobody called {main}.
+func (rt *Runtime) nameIncludes(r remote.Reader, frames []Frame) {
+	for i := range frames {
+		f := &frames[i]
+		if !f.needsIncluder {
+			continue
+		}
+		f.Function = "{main}"
+		if i+1 == len(frames) {
+			continue
+		}
+		caller := &frames[i+1]
+		if caller.Opcode != "ZEND_INCLUDE_OR_EVAL" {
+			continue
+		}
+		kind, err := remote.Uint32(r, caller.opline+remote.Addr(rt.Layout.OplineExtended))
+		if name := includeKinds[kind]; err == nil && name != "" {
+			f.Function = name
+		} else {
+			f.Function = "include"
+		}
+	}
+}

@@ -1,0 +1,154 @@
+// Package zend reads PHP's own frames out of a process: function, class, file
+// and exact line of everything that PHP code is executing.
+//
+// Contract: all memory comes through a remote.Reader, so that a live process,
+// a snapshot and a core file look alike. A name that can't be read is left
+// empty with an error; nothing is guessed. The structs' layouts are data:
+// read from the binary's DWARF, else from built-in tables by version.
+//
+// Hazard: every pointer is remote and may be stale, torn or hostile. Walks
+// are bounded and notice cycles; strings are bounded.
+//
+// Non-goal: native frames, and the joining of the two stacks.
+package zend
+
+import (
+	"errors"
+	"fmt"
+	"sort"
+	"strings"
+
+	"github.com/phpwhy/phpwhy/symbolize/remote"
+)
+
+// The reasons why a process can't be read as PHP.
+var (
+	// ErrNotPHP: the process has no Zend engine in it.
+	ErrNotPHP = errors.New("it is not PHP: no module in it exports executor_globals")
+	// ErrNoVersion: there is a Zend engine, but nothing tells its version.
+	ErrNoVersion = errors.New("PHP's version can't be told")
+	// ErrLayout: what was read can't be PHP frames of that version's layout.
+	ErrLayout = errors.New("memory does not look like PHP frames of this version")
+	// ErrIncomplete: a table or DWARF lacks a member that is needed.
+	ErrIncomplete = errors.New("layout is incomplete")
+	// ErrCycle, ErrDepth and ErrWild end a walk of the frames.
+	ErrCycle = errors.New("prev_execute_data forms a cycle")
+	ErrDepth = fmt.Errorf("more than %d PHP frames", MaxFrames)
+	ErrWild  = errors.New("pointer to a PHP frame leads nowhere")
+)
+
+// UnsupportedError says that no layout is known for a version.
+type UnsupportedError struct {
+	Version, Variant string
+	Known            []string
+}
+
+func (e *UnsupportedError) Error() string {
+	return fmt.Sprintf("PHP %s (%s) has no built-in layout, and the binary no debug information; known are %s",
+		e.Version, e.Variant, strings.Join(e.Known, ", "))
+}
+
+func knownVersions() []string {
+	ents, err := tables.ReadDir("layouts")
+	if err != nil {
+		return nil
+	}
+	seen := make(map[string]bool)
+	for _, e := range ents {
+		if v, _, ok := strings.Cut(e.Name(), "-nts.json"); ok {
+			seen[v] = true
+		}
+	}
+	delete(seen, "5.6") // a table for later: its frames are another structure
+	out := make([]string, 0, len(seen))
+	for v := range seen {
+		out = append(out, v)
+	}
+	sort.Strings(out)
+	return out
+}
+
+// Options are what Open needs to know of the process's modules.
+type Options struct {
+	// Lookup finds a symbol of the module that contains the Zend engine and
+	// returns its runtime address and size.
+	Lookup func(name string) (remote.Addr, uint64, bool)
+	// Rodata is that module's .rodata, where the version string is.
+	Rodata func() ([]byte, error)
+	// Types reads DWARF, nil when there is none.
+	Types Types
+}
+
+// Runtime is the Zend engine of one process.
+type Runtime struct {
+	Version string // 8.2.36
+	ZTS     bool
+	Debug   bool
+	SAPI    string // cli, fpm-fcgi, apache2handler; "" when unknown
+	Layout  *Layout
+
+	eg, sg remote.Addr
+}
+
+// Open recognises the engine: its version, its build and its layout.
+func Open(o Options, r remote.Reader) (*Runtime, error) {
+	rt := &Runtime{}
+	eg, _, ok := o.Lookup("executor_globals")
+	if !ok {
+		if _, _, ok := o.Lookup("executor_globals_offset"); ok {
+			return nil, errors.New("this PHP is thread-safe (ZTS), which is not supported yet")
+		}
+		return nil, ErrNotPHP
+	}
+	rt.eg = eg
+	rt.sg, _, _ = o.Lookup("sapi_globals")
+	version, err := findVersion(o, r)
+	if err != nil {
+		return nil, err
+	}
+	rt.Version = version.text
+	rt.Debug = version.debug
+	rt.SAPI = sapiName(o, r)
+	minor := minorOf(rt.Version)
+	if strings.HasPrefix(minor, "5.") {
+		return nil, &UnsupportedError{Version: rt.Version, Variant: variant(false, rt.Debug), Known: knownVersions()}
+	}
+	base, err := builtin(minor, rt.ZTS, rt.Debug)
+	if err != nil {
+		return nil, err
+	}
+	rt.Layout = base
+	if o.Types != nil {
+		// DWARF that can't be used is no reason to give up: the table for
+		// the version is at hand.
+		if l, err := fromDWARF(o.Types, base); err == nil {
+			rt.Layout = l
+		}
+	}
+	return rt, nil
+}
+
+// minorOf cuts 8.2.36 to 8.2.
+func minorOf(v string) string {
+	parts := strings.SplitN(v, ".", 3)
+	if len(parts) < 2 {
+		return v
+	}
+	return parts[0] + "." + parts[1]
+}
+
+func sapiName(o Options, r remote.Reader) string {
+	at, _, ok := o.Lookup("sapi_module")
+	if !ok {
+		return ""
+	}
+	name, err := remote.Pointer(r, at) // sapi_module_struct.name is its first member
+	if err != nil {
+		return ""
+	}
+	s, err := remote.CString(r, name, 64)
+	if err != nil {
+		return ""
+	}
+	return s
+}

@@ -1,0 +1,300 @@
+package zend_test
+
+import (
+	"bufio"
+	"debug/elf"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/phpwhy/phpwhy/internal/target"
+	"github.com/phpwhy/phpwhy/internal/testphp"
+	"github.com/phpwhy/phpwhy/internal/zend"
+	"github.com/phpwhy/phpwhy/symbolize/remote"
+)
+
+// modules looks symbols up with debug/elf, so that these tests don't lean on
+// package symbolize.
+type modules struct {
+	syms map[string]elf.Symbol
+	bias remote.Addr
+	file *elf.File
+}
+
+func load(t testing.TB, live *target.Live) *modules {
+	t.Helper()
+	exe := fmt.Sprintf("/proc/%d/exe", live.PID)
+	f, err := elf.Open(exe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	m := &modules{syms: make(map[string]elf.Symbol), file: f}
+	for _, list := range []func() ([]elf.Symbol, error){f.DynamicSymbols, f.Symbols} {
+		syms, err := list()
+		if err != nil && !errors.Is(err, elf.ErrNoSymbols) {
+			t.Fatal(err)
+		}
+		for _, s := range syms {
+			if s.Section != elf.SHN_UNDEF {
+				m.syms[strings.Split(s.Name, "@")[0]] = s
+			}
+		}
+	}
+	path, err := live.Exe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range live.Maps {
+		if live.Maps[i].Path == path && f.Type == elf.ET_DYN {
+			m.bias = live.Maps[i].Start
+			break
+		}
+	}
+	return m
+}
+
+func (m *modules) options() zend.Options {
+	return zend.Options{
+		Lookup: func(name string) (remote.Addr, uint64, bool) {
+			s, ok := m.syms[name]
+			return remote.Addr(s.Value) + m.bias, s.Size, ok
+		},
+		Rodata: func() ([]byte, error) { return m.file.Section(".rodata").Data() },
+	}
+}
+
+// build is one PHP to test with.
+type build struct {
+	name string
+	php  func(testing.TB) string
+	args []string
+}
+
+var builds = []build{
+	{"stripped", testphp.Stripped, []string{"-n"}},
+	{"stripped with xdebug", testphp.Stripped, []string{"-n", "-d", "zend_extension=xdebug", "-d", "xdebug.mode=develop"}},
+	{"dwarf", testphp.DWARF, []string{"-n"}},
+}
+
+// blocked starts a script that prints one line of JSON and blocks, and stops it.
+func blocked(t testing.TB, b build, script string) (*target.Live, *zend.Runtime, string) {
+	t.Helper()
+	args := append(append([]string{}, b.args...), script)
+	c := exec.Command(b.php(t), args...)
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := c.StdinPipe() // what the script blocks on
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Process.Kill(); _ = in.Close(); _ = c.Wait() })
+	line, err := bufio.NewReaderSize(out, 1<<20).ReadString('\n')
+	if err != nil {
+		t.Fatalf("%s printed %q: %v", script, line, err)
+	}
+	waitAsleep(t, c.Process.Pid)
+	if err := c.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	live, err := target.Open(c.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = live.Close() })
+	rt, err := zend.Open(load(t, live).options(), live.Mem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return live, rt, line
+}
+
+func waitAsleep(t testing.TB, pid int) {
+	t.Helper()
+	for range 1_000_000 {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, rest, ok := strings.Cut(string(b), ") "); ok && rest[0] == 'S' {
+			return
+		}
+	}
+	t.Fatal("the script does not block")
+}
+
+// entry is one entry of debug_backtrace(): a call, and the place it was made at.
+type entry struct {
+	Function, Class, File string
+	Line                  int
+}
+
+// backtrace turns PHP frames into what debug_backtrace() would say: each call
+// is named with its caller's place.
+func backtrace(frames []zend.Frame) []entry {
+	var out []entry
+	for i := range frames {
+		f := &frames[i]
+		if f.Function == "{main}" {
+			continue
+		}
+		e := entry{Function: f.Function, Class: f.Class}
+		if i+1 < len(frames) && !frames[i+1].Internal {
+			e.File, e.Line = frames[i+1].File, frames[i+1].Line
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+func TestFramesEqualDebugBacktrace(t *testing.T) {
+	scripts, err := filepath.Glob("testdata/*.php")
+	if err != nil || len(scripts) < 5 {
+		t.Fatalf("%d scripts, %v", len(scripts), err)
+	}
+	for _, b := range builds {
+		for _, script := range scripts {
+			if strings.HasPrefix(filepath.Base(script), "_") {
+				continue
+			}
+			t.Run(b.name+"/"+strings.TrimSuffix(filepath.Base(script), ".php"), func(t *testing.T) {
+				live, rt, line := blocked(t, b, script)
+				var want []entry
+				if err := json.Unmarshal([]byte(line), &want); err != nil {
+					t.Fatalf("%v: %s", err, line)
+				}
+				s := rt.Walk(live.Mem)
+				if s.Err != nil {
+					t.Fatal(s.Err)
+				}
+				// The innermost frame is the fgets that blocks; it stands where
+				// debug_backtrace() was called.
+				if len(s.Frames) == 0 || s.Frames[0].Function != "fgets" || !s.Frames[0].Internal {
+					t.Fatalf("the innermost frame is %+v, want fgets", s.Frames)
+				}
+				if d := cmp.Diff(want, backtrace(s.Frames[1:])); d != "" {
+					t.Error(d)
+				}
+				t.Logf("%d frames agree", len(want)+1)
+			})
+		}
+	}
+}
+
+func TestPrefetchRecordsAllThatTheWalkReads(t *testing.T) {
+	for _, b := range builds {
+		t.Run(b.name, func(t *testing.T) {
+			live, rt, _ := blocked(t, b, "testdata/nested.php")
+			want := rt.Walk(live.Mem)
+			snap := target.NewSnapshot(live.Mem)
+			rt.Prefetch(snap)
+			snap.Freeze()
+			got := rt.Walk(snap)
+			if got.Err != nil {
+				t.Fatal(got.Err)
+			}
+			if d := cmp.Diff(fmt.Sprintf("%+v", want), fmt.Sprintf("%+v", got)); d != "" {
+				t.Error(d)
+			}
+			if n := snap.Reads(); n > 12 {
+				t.Errorf("%d reads for %d frames, want few large ones", n, len(got.Frames))
+			}
+		})
+	}
+}
+
+func TestRuntimeKnowsItsBuild(t *testing.T) {
+	for _, b := range builds {
+		t.Run(b.name, func(t *testing.T) {
+			live, rt, _ := blocked(t, b, "testdata/nested.php")
+			out, err := exec.Command(b.php(t), "-n", "-r", "echo PHP_VERSION, ' ', PHP_SAPI, ' ', PHP_DEBUG;").Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			debug := 0
+			if rt.Debug {
+				debug = 1
+			}
+			if got := fmt.Sprintf("%s %s %d", rt.Version, rt.SAPI, debug); got != string(out) {
+				t.Errorf("recognised %q, PHP says %q", got, out)
+			}
+			m, err := rt.Memory(live.Mem)
+			if err != nil || m.Limit != 128<<20 {
+				t.Errorf("memory %+v, %v", m, err)
+			}
+			q, err := rt.Request(live.Mem)
+			if err != nil || filepath.Base(q.Script) != "nested.php" {
+				t.Errorf("request %+v, %v", q, err)
+			}
+		})
+	}
+}
+
+// TestACorruptedChainEndsInOneError writes into a real, stopped process.
+func TestACorruptedChainEndsInOneError(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		prev func(frames []zend.Frame) remote.Addr
+		want error
+		keep int
+	}{
+		{"a cycle", func(f []zend.Frame) remote.Addr { return f[1].ExecuteData }, zend.ErrCycle, 4},
+		{"a frame that is its own caller", func(f []zend.Frame) remote.Addr { return f[3].ExecuteData }, zend.ErrCycle, 4},
+		{"a wild pointer", func([]zend.Frame) remote.Addr { return 0xdead0000 }, zend.ErrWild, 4},
+		{"a crooked pointer", func(f []zend.Frame) remote.Addr { return f[1].ExecuteData + 3 }, zend.ErrWild, 4},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			live, rt, _ := blocked(t, builds[0], "testdata/nested.php")
+			s := rt.Walk(live.Mem)
+			if s.Err != nil || len(s.Frames) < 6 {
+				t.Fatalf("%d frames, %v", len(s.Frames), s.Err)
+			}
+			poke(t, live.PID, s.Frames[3].ExecuteData+remote.Addr(rt.Layout.EDPrev), uint64(tt.prev(s.Frames)))
+			got := rt.Walk(live.Mem)
+			if !errors.Is(got.Err, tt.want) || strings.Contains(got.Err.Error(), "\n") {
+				t.Errorf("got %v, want %v", got.Err, tt.want)
+			}
+			if len(got.Frames) != tt.keep {
+				t.Errorf("%d frames were kept, want %d", len(got.Frames), tt.keep)
+			}
+			snap := target.NewSnapshot(live.Mem)
+			rt.Prefetch(snap) // must end, too
+		})
+	}
+}
+
+func poke(t *testing.T, pid int, at remote.Addr, v uint64) {
+	t.Helper()
+	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", pid), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var b [8]byte
+	for i := range b {
+		b[i] = byte(v >> (8 * i))
+	}
+	if _, err := f.WriteAt(b[:], int64(at)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAProcessWithoutZendIsNotPHP(t *testing.T) {
+	o := zend.Options{Lookup: func(string) (remote.Addr, uint64, bool) { return 0, 0, false }}
+	if _, err := zend.Open(o, nil); !errors.Is(err, zend.ErrNotPHP) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,133 @@
+package rules
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// applies says for which targets a rule is meant.
+type applies struct {
+	php        []versionTest
+	sapi, libc []string
+}
+
+type versionTest struct {
+	op string
+	v  []int
+}
+
+func (d *decoder) applies(n *yaml.Node) applies {
+	var a applies
+	d.mapping(n, "applies_to", fields{
+		"php": func(n *yaml.Node) {
+			var err error
+			if text := d.text(n, "php"); text != "" {
+				if a.php, err = parseVersions(text); err != nil {
+					d.addf(n, codeValue, "%v", err)
+				}
+			}
+		},
+		"sapi": func(n *yaml.Node) { a.sapi = d.texts(n, "sapi") },
+		"libc": func(n *yaml.Node) {
+			d.list(n, "libc", func(c *yaml.Node) { a.libc = append(a.libc, d.oneOf(c, "libc", "glibc", "musl")) })
+		},
+	})
+	return a
+}
+
+// parseVersions reads a range such as ">=5.6 <9".
+func parseVersions(s string) ([]versionTest, error) {
+	var out []versionTest
+	for _, w := range strings.Fields(s) {
+		t := versionTest{}
+		for _, op := range []string{">=", "<=", "==", ">", "<", "="} {
+			if rest, ok := strings.CutPrefix(w, op); ok {
+				t.op, w = strings.TrimSuffix(op, "="), rest
+				if op == ">=" || op == "<=" {
+					t.op = op
+				} else if op == "=" || op == "==" {
+					t.op = "="
+				}
+				break
+			}
+		}
+		v, err := parseVersion(w)
+		if t.op == "" || err != nil {
+			return nil, fmt.Errorf("version range %q is not of the form >=5.6 <9", s)
+		}
+		t.v = v
+		out = append(out, t)
+	}
+	if lo, hi := bounds(out); lo != nil && hi != nil && compareVersions(lo, hi) >= 0 {
+		return nil, fmt.Errorf("version range %q can't be met", s)
+	}
+	return out, nil
+}
+
+func bounds(ts []versionTest) (lo, hi []int) {
+	for _, t := range ts {
+		if strings.HasPrefix(t.op, ">") {
+			lo = t.v
+		}
+		if t.op == "<" {
+			hi = t.v
+		}
+	}
+	return lo, hi
+}
+
+func parseVersion(s string) ([]int, error) {
+	var out []int
+	for p := range strings.SplitSeq(s, ".") {
+		n, err := strconv.Atoi(p)
+		if err != nil || n < 0 {
+			return nil, fmt.Errorf("version %q", s)
+		}
+		out = append(out, n)
+	}
+	return out, nil
+}
+
+// compareVersions compares as far as both go: 8.2.36 is neither below nor
+// above 8.2.
+func compareVersions(a, b []int) int {
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return a[i] - b[i]
+		}
+	}
+	return 0
+}
+
+// to reports whether the rule is meant for a target, and if not, why. What is
+// not known of the target excludes nothing.
+func (a *applies) to(t *Target) (bool, string) {
+	if v, err := parseVersion(t.PHPVersion); err == nil {
+		for _, w := range a.php {
+			c := compareVersions(v, w.v)
+			ok := w.op == ">=" && c >= 0 || w.op == "<=" && c <= 0 || w.op == ">" && c > 0 || w.op == "<" && c < 0 || w.op == "=" && c == 0
+			if !ok {
+				return false, "it is not for PHP " + t.PHPVersion
+			}
+		}
+	}
+	if t.SAPI != "" && len(a.sapi) > 0 && !contains(a.sapi, t.SAPI) {
+		return false, "it is not for the SAPI " + t.SAPI
+	}
+	if t.Libc != "" && len(a.libc) > 0 && !contains(a.libc, t.Libc) {
+		return false, "it is not for " + t.Libc
+	}
+	return true, ""
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}

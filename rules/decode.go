@@ -1,0 +1,214 @@
+package rules
+
+import (
+	"fmt"
+	"sort"
+	"strconv"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+const (
+	// maxFile bounds a rule file in bytes, maxDepth its nesting.
+	maxFile  = 1 << 20
+	maxDepth = 32
+)
+
+// decoder reads YAML nodes strictly and collects every problem.
+type decoder struct {
+	file     string
+	problems []Problem
+}
+
+func (d *decoder) addf(n *yaml.Node, code, format string, args ...any) {
+	line, col := 1, 1
+	if n != nil {
+		line, col = max(n.Line, 1), max(n.Column, 1)
+	}
+	d.at(line, col, code, format, args...)
+}
+
+func (d *decoder) at(line, col int, code, format string, args ...any) {
+	d.problems = append(d.problems, Problem{d.file, line, col, code, fmt.Sprintf(format, args...)})
+}
+
+// document parses a file into its one top-level mapping.
+func (d *decoder) document(b []byte) *yaml.Node {
+	if len(b) > maxFile {
+		d.at(1, 1, codeYAML, "the file is larger than %d bytes", maxFile)
+		return nil
+	}
+	dec := yaml.NewDecoder(strings.NewReader(string(b)))
+	var doc yaml.Node
+	if err := dec.Decode(&doc); err != nil {
+		line := 1
+		msg := strings.TrimPrefix(err.Error(), "yaml: ")
+		if rest, ok := strings.CutPrefix(msg, "line "); ok {
+			num, text, _ := strings.Cut(rest, ":")
+			if n, err := strconv.Atoi(num); err == nil {
+				// The parser counts from 0 in some messages, and past the end in others.
+				line, msg = min(max(n, 1), 1+strings.Count(string(b), "\n")), strings.TrimSpace(text)
+			}
+		}
+		d.at(line, 1, codeYAML, "%s", msg)
+		return nil
+	}
+	var more yaml.Node
+	if err := dec.Decode(&more); err == nil {
+		d.addf(&more, codeYAML, "one file holds one document")
+		return nil
+	}
+	if len(doc.Content) != 1 || doc.Content[0].Kind != yaml.MappingNode {
+		d.addf(&doc, codeYAML, "the file is not a mapping")
+		return nil
+	}
+	if !d.acceptable(doc.Content[0], 0) {
+		return nil
+	}
+	return doc.Content[0]
+}
+
+// acceptable refuses what makes YAML treacherous: anchors, aliases, own tags
+// and endless nesting.
+func (d *decoder) acceptable(n *yaml.Node, depth int) bool {
+	switch {
+	case depth > maxDepth:
+		d.addf(n, codeYAML, "nested deeper than %d levels", maxDepth)
+		return false
+	case n.Kind == yaml.AliasNode || n.Anchor != "":
+		d.addf(n, codeYAML, "anchors and aliases are not accepted")
+		return false
+	}
+	for _, c := range n.Content {
+		if !d.acceptable(c, depth+1) {
+			return false
+		}
+	}
+	return true
+}
+
+// fields maps keys to what reads their values.
+type fields map[string]func(*yaml.Node)
+
+// mapping reads a mapping with known keys.
+func (d *decoder) mapping(n *yaml.Node, what string, f fields, required ...string) {
+	if n.Kind != yaml.MappingNode {
+		d.addf(n, codeType, "%s is a mapping", what)
+		return
+	}
+	known := make([]string, 0, len(f))
+	for k := range f {
+		known = append(known, k)
+	}
+	sort.Strings(known)
+	seen := d.pairs(n, func(k, v *yaml.Node) {
+		read, ok := f[k.Value]
+		if !ok {
+			d.addf(k, codeUnknown, "unknown key %q in %s%s", k.Value, what, didYouMean(k.Value, known))
+			return
+		}
+		read(v)
+	})
+	for _, r := range required {
+		if !seen[r] {
+			d.addf(n, codeMissing, "%s needs %s", what, r)
+		}
+	}
+}
+
+// pairs visits the keys of a mapping once each.
+func (d *decoder) pairs(n *yaml.Node, visit func(k, v *yaml.Node)) map[string]bool {
+	seen := make(map[string]bool)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k, v := n.Content[i], n.Content[i+1]
+		if k.Kind != yaml.ScalarNode {
+			d.addf(k, codeType, "a key is a word")
+			continue
+		}
+		if seen[k.Value] {
+			d.addf(k, codeDuplicate, "key %q stands here twice", k.Value)
+			continue
+		}
+		seen[k.Value] = true
+		visit(k, v)
+	}
+	return seen
+}
+
+// text reads a string. A scalar that YAML takes for something else (no, on,
+// 1.10, 0x1f, null) must be quoted: it would not be what stands there.
+func (d *decoder) text(n *yaml.Node, what string) string {
+	if n.Kind != yaml.ScalarNode {
+		d.addf(n, codeType, "%s is a text", what)
+		return ""
+	}
+	if n.Tag != "!!str" {
+		d.addf(n, codeType, "%s: YAML reads %s as %s; put it in quotes", what, n.Value, strings.TrimPrefix(n.Tag, "!!"))
+		return ""
+	}
+	if plainTrap(n) {
+		d.addf(n, codeType, "%s: other YAML readers take %s for a truth value; put it in quotes", what, n.Value)
+	}
+	return n.Value
+}
+
+// plainTrap recognises unquoted words that are booleans in YAML 1.1.
+func plainTrap(n *yaml.Node) bool {
+	if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
+		return false
+	}
+	switch strings.ToLower(n.Value) {
+	case "yes", "no", "on", "off", "y", "n":
+		return true
+	}
+	return false
+}
+
+func (d *decoder) number(n *yaml.Node, what string) float64 {
+	v, err := strconv.ParseFloat(n.Value, 64)
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" && n.Tag != "!!float" || err != nil || v != v {
+		d.addf(n, codeType, "%s is a number", what)
+		return 0
+	}
+	return v
+}
+
+func (d *decoder) integer(n *yaml.Node, what string) int {
+	v, err := strconv.Atoi(n.Value)
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || err != nil {
+		d.addf(n, codeType, "%s is a whole number", what)
+		return 0
+	}
+	return v
+}
+
+// oneOf reads one of a few words.
+func (d *decoder) oneOf(n *yaml.Node, what string, words ...string) string {
+	s := d.text(n, what)
+	for _, w := range words {
+		if s == w {
+			return s
+		}
+	}
+	if s != "" {
+		d.addf(n, codeValue, "%s is one of %s, not %q%s", what, strings.Join(words, ", "), s, didYouMean(s, words))
+	}
+	return ""
+}
+
+func (d *decoder) list(n *yaml.Node, what string, each func(*yaml.Node)) {
+	if n.Kind != yaml.SequenceNode {
+		d.addf(n, codeType, "%s is a list", what)
+		return
+	}
+	for _, c := range n.Content {
+		each(c)
+	}
+}
+
+func (d *decoder) texts(n *yaml.Node, what string) []string {
+	var out []string
+	d.list(n, what, func(c *yaml.Node) { out = append(out, d.text(c, what)) })
+	return out
+}

@@ -1,0 +1,228 @@
+package rules
+
+import (
+	"fmt"
+	"sort"
+
+	"cel.dev/cel-go/cel"
+)
+
+// evidence are the names that expressions know, with their types and how the
+// evidence is collected. A misspelt name fails when the rule is loaded.
+var evidence = map[string]struct {
+	typ *cel.Type
+	how string
+}{
+	"event.symbol": {cel.StringType, "attach stops at breakpoints; dump does not"},
+	"event.args":   {cel.ListType(cel.UintType), "attach stops at breakpoints; dump does not"},
+
+	"chain.steps":       {cel.IntType, "attach with breakpoints on mmap and mremap"},
+	"chain.monotonic":   {cel.BoolType, "attach with breakpoints on mmap and mremap"},
+	"chain.start_bytes": {cel.IntType, "attach with breakpoints on mmap and mremap"},
+	"chain.end_bytes":   {cel.IntType, "attach with breakpoints on mmap and mremap"},
+	"chain.quadratic":   {cel.BoolType, "attach with breakpoints on mmap and mremap"},
+	"chain.symbol":      {cel.StringType, "attach with breakpoints on mmap and mremap"},
+
+	"rate.stops_per_s":   {cel.DoubleType, "attach with breakpoints"},
+	"rate.samples_per_s": {cel.DoubleType, "attach"},
+
+	"proc.cpu_pct":      {cel.DoubleType, "attach observes for a while; dump does not"},
+	"proc.runnable_pct": {cel.DoubleType, "attach observes for a while; dump does not"},
+	"proc.state":        {cel.StringType, "a live process"},
+	"proc.rss":          {cel.IntType, "a live process"},
+	"proc.wchan":        {cel.StringType, "a live process and root"},
+	"proc.syscall":      {cel.IntType, "a live process and root"},
+	"proc.threads":      {cel.IntType, "a live process"},
+	"proc.age_s":        {cel.DoubleType, "a live process"},
+
+	"stack.unchanged_s":      {cel.DoubleType, "attach takes samples; dump takes one"},
+	"stack.same_call_s":      {cel.DoubleType, "not collected by this version"},
+	"stack.depth":            {cel.IntType, "any stack"},
+	"stack.php_depth":        {cel.IntType, "any stack with PHP frames"},
+	"stack.php_depth_growth": {cel.IntType, "attach takes several stacks; dump takes one"},
+	"stack.php_repeat":       {cel.IntType, "any stack with PHP frames"},
+	"stack.site_share":       {cel.DoubleType, "any stack with PHP frames"},
+
+	"fd.kind":          {cel.StringType, "not collected by this version"},
+	"fd.peer":          {cel.StringType, "not collected by this version"},
+	"fd.path":          {cel.StringType, "not collected by this version"},
+	"fd.held_by":       {cel.IntType, "not collected by this version"},
+	"lock.holder_pid":  {cel.IntType, "not collected by this version"},
+	"pool.workers":     {cel.IntType, "collecting several workers"},
+	"pool.same_stack":  {cel.IntType, "collecting several workers"},
+	"php.version":      {cel.StringType, "a PHP process"},
+	"php.sapi":         {cel.StringType, "a PHP process"},
+	"php.memory_usage": {cel.IntType, "PHP's own memory manager (not with USE_ZEND_ALLOC=0)"},
+	"php.memory_limit": {cel.IntType, "a memory_limit other than -1"},
+
+	"php.request_age_s": {cel.DoubleType, "a request in progress"},
+}
+
+func evidenceNames() []string {
+	out := make([]string, 0, len(evidence))
+	for n := range evidence {
+		out = append(out, n)
+	}
+	sort.Strings(out)
+	return out
+}
+
+// convert brings a fact to the type that its name has; ok is false when it
+// can't be.
+func convert(name string, v any) (any, bool) {
+	d, known := evidence[name]
+	if !known {
+		return nil, false
+	}
+	switch d.typ {
+	case cel.IntType:
+		switch n := v.(type) {
+		case int64:
+			return n, true
+		case int:
+			return int64(n), true
+		case float64:
+			if n == float64(int64(n)) {
+				return int64(n), true
+			}
+		}
+	case cel.DoubleType:
+		switch n := v.(type) {
+		case float64:
+			return n, true
+		case int64:
+			return float64(n), true
+		case int:
+			return float64(n), true
+		}
+	case cel.StringType:
+		s, ok := v.(string)
+		return s, ok
+	case cel.BoolType:
+		b, ok := v.(bool)
+		return b, ok
+	}
+	return nil, false
+}
+
+// collect derives what can be derived from events and stacks and adds the
+// facts.
+func collect(o *Observation) map[string]any {
+	vars := make(map[string]any)
+	for name, v := range o.Facts {
+		if c, ok := convert(name, v); ok {
+			vars[name] = c
+		}
+	}
+	for i := range o.Events {
+		if ev := &o.Events[i]; ev.Kind == Stop {
+			vars["event.symbol"] = ev.Symbol
+			vars["event.args"] = ev.Args
+			break
+		}
+	}
+	if watches(o, "mmap") || watches(o, "mremap") {
+		c := DeriveChain(o.Events)
+		vars["chain.steps"], vars["chain.monotonic"] = int64(c.Steps), c.Monotonic
+		vars["chain.start_bytes"], vars["chain.end_bytes"] = int64(c.StartBytes), int64(c.EndBytes)
+		vars["chain.quadratic"], vars["chain.symbol"] = c.Quadratic, c.Symbol
+	}
+	stops, samples := count(o)
+	if s := o.Duration.Seconds(); s > 0 {
+		if len(o.Watched) > 0 {
+			vars["rate.stops_per_s"] = float64(stops) / s
+		}
+		vars["rate.samples_per_s"] = float64(samples) / s
+	}
+	collectStacks(o, vars)
+	return vars
+}
+
+func watches(o *Observation, symbol string) bool {
+	for _, w := range o.Watched {
+		if w == symbol {
+			return true
+		}
+	}
+	return false
+}
+
+func count(o *Observation) (stops, samples int) {
+	for i := range o.Events {
+		if o.Events[i].Kind == Stop {
+			stops++
+		} else {
+			samples++
+		}
+	}
+	return stops, samples
+}
+
+// collectStacks derives the evidence about depth and sameness.
+func collectStacks(o *Observation, vars map[string]any) {
+	type shape struct{ depth, php, repeat int }
+	shapes := make([]shape, len(o.Stacks))
+	sites := make([]string, len(o.Stacks))
+	for i := range o.Stacks {
+		calls := make(map[string]int)
+		for j := range o.Stacks[i].Frames {
+			f := &o.Stacks[i].Frames[j]
+			shapes[i].depth++
+			if f.Kind != PHP {
+				continue
+			}
+			shapes[i].php++
+			name := f.Class + "::" + f.Name
+			if !f.Internal {
+				calls[name]++
+				shapes[i].repeat = max(shapes[i].repeat, calls[name])
+				if sites[i] == "" {
+					sites[i] = name + "\x00" + f.File
+				}
+			}
+		}
+	}
+	var top shape
+	perSite := make(map[string]int)
+	first, last, seen := 0, 0, 0
+	var since *Event
+	for i := range o.Events {
+		ev := &o.Events[i]
+		s := shapes[ev.Stack]
+		top.depth, top.php, top.repeat = max(top.depth, s.depth), max(top.php, s.php), max(top.repeat, s.repeat)
+		if s.php > 0 {
+			if seen == 0 {
+				first = s.php
+			}
+			last = s.php
+			seen++
+			perSite[sites[ev.Stack]]++
+		}
+		if since == nil || since.Stack != ev.Stack {
+			since = ev
+		}
+	}
+	if len(o.Events) == 0 {
+		return
+	}
+	vars["stack.depth"] = int64(top.depth)
+	if len(o.Events) > 1 {
+		vars["stack.unchanged_s"] = (o.Events[len(o.Events)-1].At - since.At).Seconds()
+	}
+	if seen == 0 {
+		return
+	}
+	vars["stack.php_depth"], vars["stack.php_repeat"] = int64(top.php), int64(top.repeat)
+	if seen > 1 {
+		vars["stack.php_depth_growth"] = int64(last - first)
+	}
+	most := 0
+	for _, n := range perSite {
+		most = max(most, n)
+	}
+	vars["stack.site_share"] = float64(most) / float64(seen)
+}
+
+func missing(name string) string {
+	return fmt.Sprintf("%s (needs: %s)", name, evidence[name].how)
+}

@@ -1,0 +1,234 @@
+package rules
+
+import (
+	"path"
+	"strings"
+)
+
+// match is one place where a pattern matches.
+type match struct {
+	unknowns int // unresolved frames that stood in for a name
+	captures map[string]int
+}
+
+// step is one state of the automaton: a frame test, and where to go on.
+type step struct {
+	e *element
+	// optional states can be passed without taking a frame.
+	optional bool
+	loop     bool // may take any number of frames
+}
+
+// program is a compiled pattern.
+type program struct {
+	steps []step
+	leaf  bool
+	root  bool
+	php   bool
+}
+
+func compile(p *pattern) *program {
+	g := &program{php: p.php}
+	for i := range p.elements {
+		e := &p.elements[i]
+		g.leaf = g.leaf || e.leaf
+		g.root = g.root || e.root
+		for range e.min {
+			g.steps = append(g.steps, step{e: e})
+		}
+		if e.max == unbounded {
+			if e.min == 0 {
+				g.steps = append(g.steps, step{e: e, optional: true, loop: true})
+			} else {
+				g.steps[len(g.steps)-1].loop = true
+			}
+			continue
+		}
+		for range e.max - e.min {
+			g.steps = append(g.steps, step{e: e, optional: true})
+		}
+	}
+	return g
+}
+
+// thread is one way to have come to a state. Ways are compared by how many
+// unknown frames they took, then by how early they began.
+type thread struct {
+	alive    bool
+	unknowns int
+	start    int
+	caps     *capNode
+}
+
+type capNode struct {
+	name  string
+	frame int
+	prev  *capNode
+}
+
+func (t thread) better(o thread) bool {
+	if !o.alive {
+		return true
+	}
+	if t.start != o.start {
+		return t.start < o.start
+	}
+	return t.unknowns < o.unknowns
+}
+
+// run matches the program against the frames (indices into all) that it is
+// about, and returns the best match: the one nearest to the leaf, then the
+// one with the fewest unknown frames.
+func (g *program) run(all []Frame, view []int) (match, bool) {
+	n := len(g.steps)
+	cur := make([]thread, n+1)
+	next := make([]thread, n+1)
+	var best thread
+	g.enter(cur, 0, thread{alive: true})
+	for i, fi := range view {
+		if cur[n].alive && (!g.root) && cur[n].better(best) {
+			best = cur[n]
+		}
+		clear(next)
+		f := &all[fi]
+		for s := range n {
+			t := cur[s]
+			if !t.alive || best.alive && best.start < t.start {
+				continue
+			}
+			ok, unk := g.steps[s].e.test(f)
+			if !ok {
+				continue
+			}
+			if unk {
+				t.unknowns++
+			}
+			if as := g.steps[s].e.as; as != "" {
+				t.caps = &capNode{as, fi, t.caps}
+			}
+			if g.steps[s].loop {
+				g.enter(next, s, t)
+			}
+			g.enter(next, s+1, t)
+		}
+		if !g.leaf {
+			g.enter(next, 0, thread{alive: true, start: i + 1})
+		}
+		cur, next = next, cur
+	}
+	if cur[n].alive && cur[n].better(best) {
+		best = cur[n]
+	}
+	if !best.alive {
+		return match{}, false
+	}
+	m := match{unknowns: best.unknowns}
+	for c := best.caps; c != nil; c = c.prev {
+		if m.captures == nil {
+			m.captures = make(map[string]int)
+		}
+		m.captures[c.name] = c.frame // the innermost of several wins
+	}
+	return m, true
+}
+
+// enter puts a thread into state s and into those reachable without a frame.
+func (g *program) enter(set []thread, s int, t thread) {
+	for {
+		if set[s].alive && !t.better(set[s]) {
+			return // the better one has been here, and went on from here
+		}
+		set[s] = t
+		if s == len(g.steps) || !g.steps[s].optional {
+			return
+		}
+		s++
+	}
+}
+
+// test reports whether a frame fits, and whether it did so unnamed.
+func (e *element) test(f *Frame) (ok, unknown bool) {
+	if e.php {
+		return e.testPHP(f), false
+	}
+	if e.module != "" && !glob(e.module, f.Module) ||
+		e.inlined == "only" && !f.Inlined || e.inlined == "never" && f.Inlined ||
+		e.file != "" && !glob(e.file, f.File) || !e.testLine(f.Line) {
+		return false, false
+	}
+	if e.any {
+		return true, false
+	}
+	if f.Name == "" {
+		return e.unk && !isLibc(f.Module), true
+	}
+	return e.testName(f.Name), false
+}
+
+func (e *element) testName(name string) bool {
+	for _, n := range e.names {
+		if n == name || isGlob(n) && glob(n, name) {
+			return true
+		}
+	}
+	return false
+}
+
+func (e *element) testLine(line int) bool {
+	if e.lineMin == 0 && e.lineMax == 0 {
+		return true
+	}
+	return line >= e.lineMin && (e.lineMax == unbounded || line <= e.lineMax)
+}
+
+func (e *element) testPHP(f *Frame) bool {
+	if e.internal && !f.Internal || e.user && f.Internal ||
+		e.file != "" && !glob(e.file, f.File) || !e.testLine(f.Line) {
+		return false
+	}
+	if len(e.names) == 0 {
+		return true
+	}
+	full := f.Name
+	if f.Class != "" {
+		full = f.Class + "::" + f.Name
+	}
+	for _, n := range e.names {
+		// PHP compares function and class names without case.
+		subject := f.Name
+		if strings.Contains(n, "::") {
+			subject = full
+		}
+		if strings.EqualFold(n, subject) || isGlob(n) && glob(strings.ToLower(n), strings.ToLower(subject)) {
+			return true
+		}
+	}
+	return false
+}
+
+// glob is path.Match, except that * also matches slashes.
+func glob(pattern, s string) bool {
+	if !strings.Contains(s, "/") && !strings.Contains(pattern, "/") {
+		ok, err := path.Match(pattern, s)
+		return err == nil && ok
+	}
+	swap := strings.NewReplacer("/", "\x00")
+	ok, err := path.Match(swap.Replace(pattern), swap.Replace(s))
+	return err == nil && ok
+}
+
+func isLibc(module string) bool {
+	return strings.HasPrefix(module, "libc.") || strings.HasPrefix(module, "libc-") || strings.HasPrefix(module, "ld-") ||
+		module == "[vdso]"
+}
+
+// view lists the frames that native or PHP patterns see.
+func view(frames []Frame, kind FrameKind) []int {
+	out := make([]int, 0, len(frames))
+	for i := range frames {
+		if frames[i].Kind == kind {
+			out = append(out, i)
+		}
+	}
+	return out
+}

@@ -1,0 +1,261 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/phpwhy/phpwhy/symbolize/symname"
+)
+
+const (
+	// maxRepeat bounds M and N of a frame line; maxElements the frame lines
+	// of one alternative; maxStates what they expand to.
+	maxRepeat   = 256
+	maxElements = 64
+	maxStates   = 2048
+	unbounded   = -1
+)
+
+// element is one frame line: a test and how many adjacent frames it takes.
+type element struct {
+	min, max   int // max unbounded: any number
+	leaf, root bool
+	unk        bool // an unresolved frame outside libc may stand in
+	names      []string
+	exact      bool // one of names is not a glob, and no name is
+	module     string
+	file       string
+	lineMin    int
+	lineMax    int // 0: no test
+	inlined    string
+	as         string
+	any        bool // a gap: every frame
+
+	// PHP lines.
+	php      bool
+	internal bool
+	user     bool
+	class    string
+}
+
+// pattern is one alternative, leaf first.
+type pattern struct {
+	elements []element
+	php      bool
+}
+
+// parsePattern reads frame lines, one per line. It returns the problems by
+// line (from 0).
+func parsePattern(text string, php bool) (*pattern, map[int]error) {
+	p := &pattern{php: php}
+	bad := make(map[int]error)
+	states := 0
+	lines := strings.Split(text, "\n")
+	last := -1
+	for i, line := range lines {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		e, err := parseLine(line, php)
+		if err != nil {
+			bad[i] = err
+			continue
+		}
+		if e.leaf && len(p.elements) > 0 {
+			bad[i] = errors.New("leaf can only stand on the first line")
+		}
+		if last >= 0 && p.elements[len(p.elements)-1].root {
+			bad[last] = errors.New("root can only stand on the last line")
+		}
+		states += max(e.min, e.max) + 1
+		p.elements = append(p.elements, e)
+		last = i
+		if len(p.elements) > maxElements || states > maxStates {
+			bad[i] = fmt.Errorf("more than %d lines or %d frames", maxElements, maxStates)
+			break
+		}
+	}
+	if len(p.elements) == 0 && len(bad) == 0 {
+		bad[0] = errors.New("no frame lines")
+	}
+	if len(bad) == 0 && !p.anchored() {
+		bad[0] = errors.New("no line that a frame must match; the pattern would match everything")
+	}
+	return p, bad
+}
+
+// anchored reports whether some frame must be there and be something.
+func (p *pattern) anchored() bool {
+	for i := range p.elements {
+		if e := &p.elements[i]; e.min > 0 && !e.any {
+			return true
+		}
+	}
+	return false
+}
+
+func parseLine(line string, php bool) (element, error) {
+	e := element{min: 1, max: 1, php: php}
+	words := strings.Fields(line)
+	i := 0
+	next := func() string {
+		if i < len(words) {
+			return words[i]
+		}
+		return ""
+	}
+	if w := next(); w == "leaf" || w == "root" {
+		e.leaf, e.root = w == "leaf", w == "root"
+		i++
+	}
+	if w := next(); w == "opt" {
+		e.min = 0
+		i++
+	} else if lo, hi, ok := repeat(w); ok {
+		e.min, e.max = lo, hi
+		i++
+		if err := checkRepeat(lo, hi); err != nil {
+			return e, err
+		}
+	}
+	switch w := next(); {
+	case w == "gap":
+		return parseGap(e, words[i+1:])
+	case w == "":
+		return e, errors.New("a name is missing")
+	case w == "any" && !php:
+		e.any = true
+		i++
+	case php && (w == "internal" || w == "user"):
+		e.internal, e.user = w == "internal", w == "user"
+		i++
+		if n := next(); n != "" && !strings.Contains(n, "=") {
+			e.setPHPNames(n)
+			i++
+		}
+	case strings.Contains(w, "="):
+		if !php {
+			return e, fmt.Errorf("a name is missing before %s", w)
+		}
+	case php:
+		e.setPHPNames(w)
+		i++
+	default:
+		if err := e.setNames(w); err != nil {
+			return e, err
+		}
+		i++
+	}
+	return e.attributes(words[i:])
+}
+
+func parseGap(e element, rest []string) (element, error) {
+	e.any = true
+	if len(rest) != 1 {
+		return e, errors.New("gap takes M-N, for example gap 0-5")
+	}
+	lo, hi, ok := repeat(rest[0])
+	if !ok {
+		return e, fmt.Errorf("gap takes M-N, not %q", rest[0])
+	}
+	e.min, e.max = lo, hi
+	return e, checkRepeat(lo, hi)
+}
+
+// repeat reads M-N or M-*.
+func repeat(w string) (lo, hi int, ok bool) {
+	a, b, found := strings.Cut(w, "-")
+	lo, err := strconv.Atoi(a)
+	if !found || err != nil {
+		return 0, 0, false
+	}
+	if b == "*" {
+		return lo, unbounded, true
+	}
+	hi, err = strconv.Atoi(b)
+	return lo, hi, err == nil
+}
+
+func checkRepeat(lo, hi int) error {
+	switch {
+	case lo > maxRepeat || hi > maxRepeat:
+		return fmt.Errorf("at most %d frames; write M-* for any number", maxRepeat)
+	case hi != unbounded && hi < lo, hi == 0:
+		return fmt.Errorf("%d-%d takes no frame", lo, hi)
+	}
+	return nil
+}
+
+func (e *element) setNames(w string) error {
+	e.exact = true
+	for n := range strings.SplitSeq(w, "|") {
+		if n == "" {
+			return fmt.Errorf("empty name in %q", w)
+		}
+		if isGlob(n) {
+			e.exact = false
+			if _, err := path.Match(n, ""); err != nil {
+				return fmt.Errorf("pattern %q: %w", n, err)
+			}
+		} else {
+			n = symname.Canonical(n)
+		}
+		e.names = append(e.names, n)
+	}
+	return nil
+}
+
+// setPHPNames reads name, class::method, or alternatives of either.
+func (e *element) setPHPNames(w string) { e.names = strings.Split(w, "|") }
+
+func isGlob(s string) bool { return strings.ContainsAny(s, "*?[") }
+
+// attributes reads what follows the name.
+func (e element) attributes(words []string) (element, error) {
+	for _, w := range words {
+		key, val, ok := strings.Cut(w, "=")
+		if w == "unk" && !e.php {
+			e.unk = true
+			continue
+		}
+		if !ok || val == "" {
+			return e, fmt.Errorf("%q is no attribute%s", w, didYouMean(w, []string{"unk", "mod=", "file=", "line=", "inl=", "as="}))
+		}
+		var err error
+		switch {
+		case key == "as":
+			e.as = val
+		case key == "file":
+			e.file = val
+			_, err = path.Match(val, "")
+		case key == "mod" && !e.php:
+			e.module = val
+			_, err = path.Match(val, "")
+		case key == "line":
+			lo, hi, isRange := repeat(val)
+			if !isRange {
+				lo, err = strconv.Atoi(val)
+				hi = lo
+			}
+			e.lineMin, e.lineMax = lo, hi
+		case key == "inl" && !e.php:
+			if val != "any" && val != "only" && val != "never" {
+				err = errors.New("any, only or never")
+			}
+			e.inlined = val
+		default:
+			err = errors.New("no such attribute here" + didYouMean(key, []string{"mod", "file", "line", "inl", "as"}))
+		}
+		if err != nil {
+			return e, fmt.Errorf("%s: %w", w, err)
+		}
+	}
+	if e.any && !e.php && e.module == "" && e.max == 1 && e.min == 1 && e.as == "" && e.file == "" {
+		return e, errors.New("any needs mod=, or write gap M-N")
+	}
+	return e, nil
+}

@@ -1,0 +1,117 @@
+package rules
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// template is a message with {{name}} or {{name|filter}} in it.
+type template struct {
+	text  []string // text[i] precedes names[i]
+	names []string
+	pipe  []string
+}
+
+var placeholder = regexp.MustCompile(`\{\{([^{}]*)\}\}`)
+
+// filters turn a value into text for people.
+var filters = map[string]func(any) string{
+	"bytes": func(v any) string { return humanBytes(toFloat(v)) },
+	"int":   func(v any) string { return thousands(int64(toFloat(v))) },
+}
+
+func parseTemplate(s string, bound map[string]bool) (*template, error) {
+	t := &template{}
+	at := 0
+	for _, m := range placeholder.FindAllStringSubmatchIndex(s, -1) {
+		name, pipe, piped := strings.Cut(s[m[2]:m[3]], "|")
+		name, pipe = strings.TrimSpace(name), strings.TrimSpace(pipe)
+		if !bound[name] {
+			known := make([]string, 0, len(bound))
+			for b := range bound {
+				known = append(known, b)
+			}
+			return nil, fmt.Errorf("{{%s}} is bound nowhere: neither in bind nor by as=%s", name, didYouMean(name, known))
+		}
+		if _, ok := filters[pipe]; piped && !ok {
+			return nil, fmt.Errorf("no filter is called %q%s", pipe, didYouMean(pipe, []string{"bytes", "int"}))
+		}
+		t.text = append(t.text, s[at:m[0]])
+		t.names = append(t.names, name)
+		t.pipe = append(t.pipe, pipe)
+		at = m[1]
+	}
+	t.text = append(t.text, s[at:])
+	if rest := placeholder.ReplaceAllString(s, ""); strings.Contains(rest, "{{") || strings.Contains(rest, "}}") {
+		return nil, fmt.Errorf("{{ and }} don't pair up")
+	}
+	return t, nil
+}
+
+func (t *template) render(vals map[string]any) string {
+	var b strings.Builder
+	for i, name := range t.names {
+		b.WriteString(t.text[i])
+		v, ok := vals[name]
+		switch {
+		case !ok:
+			b.WriteString("(unknown)")
+		case t.pipe[i] != "":
+			b.WriteString(filters[t.pipe[i]](v))
+		default:
+			b.WriteString(plain(v))
+		}
+	}
+	b.WriteString(t.text[len(t.text)-1])
+	return b.String()
+}
+
+func plain(v any) string {
+	switch n := v.(type) {
+	case int64:
+		return thousands(n)
+	case float64:
+		return fmt.Sprintf("%.4g", n)
+	}
+	return fmt.Sprint(v)
+}
+
+func toFloat(v any) float64 {
+	switch n := v.(type) {
+	case int64:
+		return float64(n)
+	case uint64:
+		return float64(n)
+	case float64:
+		return n
+	}
+	return 0
+}
+
+// humanBytes writes a size with a binary unit.
+func humanBytes(n float64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
+	i := 0
+	for n >= 1024 && i < len(units)-1 {
+		n /= 1024
+		i++
+	}
+	if i == 0 {
+		return fmt.Sprintf("%.0f B", n)
+	}
+	return fmt.Sprintf("%.1f %s", n, units[i])
+}
+
+// thousands writes a number with commas.
+func thousands(n int64) string {
+	s := fmt.Sprint(n)
+	sign := ""
+	if n < 0 {
+		sign, s = "-", s[1:]
+	}
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return sign + s
+}

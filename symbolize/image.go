@@ -1,0 +1,242 @@
+package symbolize
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"sync"
+
+	"github.com/phpwhy/phpwhy/symbolize/objfile"
+	"github.com/phpwhy/phpwhy/symbolize/remote"
+)
+
+// Opener opens the file that a process has mapped; it knows about mount
+// namespaces and deleted files. The Image closes what it returns.
+type Opener func(m remote.Mapping) (*os.File, error)
+
+// debugRoots are where distributions put separate debug files.
+var debugRoots = []string{"/usr/lib/debug"}
+
+// Cache keeps parsed modules, so that forty workers of one program cost one
+// parse. It is safe for concurrent use.
+type Cache struct {
+	mu   sync.Mutex
+	mods map[cacheKey]*cacheEntry
+}
+
+type cacheKey struct {
+	dev, inode uint64
+	path       string
+}
+
+type cacheEntry struct {
+	once sync.Once
+	mod  *Module
+	err  error
+}
+
+// NewCache makes an empty cache.
+func NewCache() *Cache { return &Cache{mods: make(map[cacheKey]*cacheEntry)} }
+
+func (c *Cache) module(m remote.Mapping, open Opener) (*Module, error) {
+	k := cacheKey{m.Dev, m.Inode, m.Path}
+	c.mu.Lock()
+	e := c.mods[k]
+	if e == nil {
+		e = &cacheEntry{}
+		c.mods[k] = e
+	}
+	c.mu.Unlock()
+	e.once.Do(func() {
+		f, err := open(m)
+		if err != nil {
+			e.err = err
+			return
+		}
+		of, err := objfile.FromOS(f, m.Path)
+		if err != nil {
+			_ = f.Close()
+			e.err = err
+			return
+		}
+		e.mod = newModule(m.Path, of, debugRoots)
+	})
+	return e.mod, e.err
+}
+
+// Image is the code of one process: which modules are mapped where. It is
+// safe for concurrent use.
+type Image struct {
+	maps  remote.Mappings
+	open  Opener
+	mem   remote.Reader
+	cache *Cache
+
+	mu     sync.Mutex
+	placed []*placed // sorted by start
+}
+
+// placed is a file at an address.
+type placed struct {
+	start, end remote.Addr // from its first to its last mapping
+	code       remote.Mapping
+	once       sync.Once
+	mod        *Module
+	bias       uint64 // runtime address minus link-time address, modulo 2^64
+	err        error
+}
+
+// NewImage describes a process with these mappings. mem reads its memory (for
+// the vDSO, which is no file).
+func NewImage(maps remote.Mappings, open Opener, mem remote.Reader, cache *Cache) *Image {
+	img := &Image{maps: maps, open: open, mem: mem, cache: cache}
+	byFile := make(map[cacheKey]*placed)
+	for _, m := range maps {
+		vdso := m.Path == "[vdso]"
+		if m.Inode == 0 && !vdso {
+			continue
+		}
+		k := cacheKey{m.Dev, m.Inode, m.Path}
+		p := byFile[k]
+		if p == nil {
+			p = &placed{start: m.Start, end: m.End}
+			byFile[k] = p
+		}
+		p.start, p.end = min(p.start, m.Start), max(p.end, m.End)
+		if m.Exec && p.code.End == 0 {
+			p.code = m
+			img.placed = append(img.placed, p)
+		}
+	}
+	sort.Slice(img.placed, func(i, j int) bool { return img.placed[i].code.Start < img.placed[j].code.Start })
+	return img
+}
+
+// Mappings are those the Image was made from.
+func (img *Image) Mappings() remote.Mappings { return img.maps }
+
+// load opens the module once.
+func (img *Image) load(p *placed) (*Module, error) {
+	p.once.Do(func() {
+		if p.code.Path == "[vdso]" {
+			p.mod, p.err = img.vdso(p)
+		} else {
+			p.mod, p.err = img.cache.module(p.code, img.open)
+		}
+		if p.err == nil {
+			p.bias, p.err = bias(p.mod.file, p.code)
+		}
+	})
+	return p.mod, p.err
+}
+
+// maxVDSO bounds the vDSO's size in bytes; it has two pages today.
+const maxVDSO = 1 << 20
+
+func (img *Image) vdso(p *placed) (*Module, error) {
+	n, ok := p.code.End.Distance(p.code.Start)
+	if !ok || n > maxVDSO {
+		return nil, fmt.Errorf("[vdso]: %w: %d bytes", objfile.ErrMalformed, n)
+	}
+	b := make([]byte, n)
+	if err := remote.ReadFull(img.mem, b, p.code.Start); err != nil {
+		return nil, fmt.Errorf("[vdso]: %w", err)
+	}
+	f, err := objfile.Open("[vdso]", bytes.NewReader(b), int64(len(b)), nil)
+	if err != nil {
+		return nil, err
+	}
+	return newModule("[vdso]", f, nil), nil
+}
+
+// bias compares where a mapping is with where its segment was linked.
+func bias(f *objfile.File, m remote.Mapping) (uint64, error) {
+	const page = 4096
+	for _, l := range f.Loads() {
+		from := l.Offset &^ (page - 1)
+		if !l.Exec || m.Offset < from || m.Offset >= l.Offset+l.Filesz {
+			continue
+		}
+		linked := l.Vaddr&^(page-1) + (m.Offset - from)
+		return uint64(m.Start) - linked, nil
+	}
+	return 0, fmt.Errorf("%s: %w: no executable segment for the mapping at %s", f.Name, objfile.ErrMalformed, m.Start)
+}
+
+// find returns the module that has code at pc.
+func (img *Image) find(pc remote.Addr) *placed {
+	i := sort.Search(len(img.placed), func(i int) bool { return img.placed[i].code.Start > pc }) - 1
+	if i < 0 || pc >= img.placed[i].end {
+		return nil
+	}
+	return img.placed[i]
+}
+
+// MappedModule is a module at its place in one process.
+type MappedModule struct {
+	*Module
+	Start remote.Addr // of its first mapping
+	Bias  uint64      // runtime minus link-time address
+}
+
+// Runtime converts a link-time address.
+func (m *MappedModule) Runtime(linked uint64) remote.Addr { return remote.Addr(linked + m.Bias) }
+
+// ModulesNamed returns the modules whose base name match accepts, in address
+// order, and what kept some of them from being opened.
+func (img *Image) ModulesNamed(match func(base string) bool) ([]MappedModule, error) {
+	var out []MappedModule
+	var errs []error
+	for _, p := range img.placed {
+		if !match(filepath.Base(p.code.Path)) {
+			continue
+		}
+		if m, err := img.load(p); err != nil {
+			errs = append(errs, err)
+		} else {
+			out = append(out, MappedModule{m, p.start, p.bias})
+		}
+	}
+	return out, errors.Join(errs...)
+}
+
+// ModuleNamed returns the first module for which match is true of its base name.
+func (img *Image) ModuleNamed(match func(base string) bool) (MappedModule, error) {
+	for _, p := range img.placed {
+		if !match(filepath.Base(p.code.Path)) {
+			continue
+		}
+		m, err := img.load(p)
+		return MappedModule{m, p.start, p.bias}, err
+	}
+	return MappedModule{}, errors.New("no such module is mapped")
+}
+
+// Libc returns the C library: glibc's or musl's.
+func (img *Image) Libc() (MappedModule, error) {
+	m, err := img.ModuleNamed(func(base string) bool {
+		return base == "libc.so.6" || strings.HasPrefix(base, "libc-2.") ||
+			strings.HasPrefix(base, "libc.musl-") || strings.HasPrefix(base, "ld-musl-") || base == "libc.so"
+	})
+	if err != nil {
+		return m, fmt.Errorf("C library: %w", err)
+	}
+	return m, nil
+}
+
+// ModuleAt returns the module that has code at pc.
+func (img *Image) ModuleAt(pc remote.Addr) (MappedModule, bool) {
+	p := img.find(pc)
+	if p == nil {
+		return MappedModule{}, false
+	}
+	m, err := img.load(p)
+	if err != nil {
+		return MappedModule{}, false
+	}
+	return MappedModule{m, p.start, p.bias}, true
+}

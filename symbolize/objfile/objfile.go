@@ -1,0 +1,273 @@
+// Package objfile opens ELF files: sections, symbols, build-id, and the
+// separate file that holds a stripped program's debug information.
+//
+// Contract: a file may be truncated, rewritten while it is read, or made to
+// lie; that is an error that names the file and the section, never a panic.
+// Bytes are read with pread into memory of our own rather than mapped: a
+// mapping of a file that shrinks would end the process with SIGBUS.
+//
+// Non-goal: DWARF and call-frame information are decoded elsewhere.
+package objfile
+
+import (
+	"debug/elf"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"sort"
+	"sync"
+)
+
+// ErrMalformed says that an ELF file breaks its format.
+var ErrMalformed = errors.New("malformed ELF file")
+
+// ErrNoSection says that a file has no section of a name.
+var ErrNoSection = errors.New("no such section")
+
+const (
+	// maxSection bounds one section in memory, in bytes, after decompression.
+	maxSection = 1 << 30
+	// maxInflate bounds how much larger than the file a compressed section
+	// may claim to be; zlib reaches 1032:1 at best, debug sections about 8:1.
+	maxInflate = 64
+)
+
+// File is an open ELF file. It is safe for concurrent use.
+type File struct {
+	Name string // for messages
+	r    io.ReaderAt
+	c    io.Closer
+	size int64
+	elf  *elf.File
+
+	mu   sync.Mutex
+	data map[string][]byte // sections read whole
+
+	symOnce sync.Once
+	syms    []Symbol
+	symErr  error
+}
+
+// Open reads the headers of an ELF file of size bytes. On success the file
+// closes c when it is closed.
+func Open(name string, r io.ReaderAt, size int64, c io.Closer) (*File, error) {
+	f, err := elf.NewFile(io.NewSectionReader(r, 0, size))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: %v", name, ErrMalformed, err)
+	}
+	if f.Class != elf.ELFCLASS64 || f.Data != elf.ELFDATA2LSB {
+		return nil, fmt.Errorf("%s: %w: only 64-bit little-endian files are supported, not %v %v", name, ErrMalformed, f.Class, f.Data)
+	}
+	return &File{Name: name, r: r, c: c, size: size, elf: f, data: make(map[string][]byte)}, nil
+}
+
+// Close closes the underlying file.
+func (f *File) Close() error {
+	if f.c == nil {
+		return nil
+	}
+	return f.c.Close()
+}
+
+// Machine is the processor the file is for.
+func (f *File) Machine() elf.Machine { return f.elf.Machine }
+
+// Entry is the link-time address of the first instruction.
+func (f *File) Entry() uint64 { return f.elf.Entry }
+
+// Load is one PT_LOAD segment.
+type Load struct {
+	Offset, Filesz uint64
+	Vaddr, Memsz   uint64
+	Exec           bool
+}
+
+// Loads lists the PT_LOAD segments.
+func (f *File) Loads() []Load {
+	var out []Load
+	for _, p := range f.elf.Progs {
+		if p.Type == elf.PT_LOAD {
+			out = append(out, Load{p.Off, p.Filesz, p.Vaddr, p.Memsz, p.Flags&elf.PF_X != 0})
+		}
+	}
+	return out
+}
+
+// raw finds a section's header.
+func (f *File) raw(name string) *elf.Section {
+	for _, s := range f.elf.Sections {
+		if s.Name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// Addr is the link-time address of a section, 0 when there is none.
+func (f *File) Addr(name string) uint64 {
+	if s := f.raw(name); s != nil {
+		return s.Addr
+	}
+	return 0
+}
+
+// Has reports whether the file has a section of that name with contents.
+func (f *File) Has(name string) bool {
+	s := f.raw(name)
+	return s != nil && s.Type != elf.SHT_NOBITS && s.Size > 0
+}
+
+// compressed reports whether a section must be read whole to be read at all.
+func compressed(s *elf.Section) bool { return s.Flags&elf.SHF_COMPRESSED != 0 }
+
+// Size is a section's uncompressed size in bytes.
+func (f *File) Size(name string) (uint64, error) {
+	s := f.raw(name)
+	if s == nil || s.Type == elf.SHT_NOBITS {
+		return 0, fmt.Errorf("%s: %w: %s", f.Name, ErrNoSection, name)
+	}
+	if err := f.check(s); err != nil {
+		return 0, err
+	}
+	return s.Size, nil
+}
+
+// check refuses sections whose size is a lie.
+func (f *File) check(s *elf.Section) error {
+	switch {
+	case s.Offset > uint64(f.size) || s.FileSize > uint64(f.size)-s.Offset:
+		return fmt.Errorf("%s: %w: section %s reaches beyond the file", f.Name, ErrMalformed, s.Name)
+	case s.Size > maxSection, compressed(s) && s.Size > maxInflate*(s.FileSize+1024):
+		return fmt.Errorf("%s: %w: section %s claims %d bytes", f.Name, ErrMalformed, s.Name, s.Size)
+	}
+	return nil
+}
+
+// Section returns a whole section, uncompressed; nil without an error when
+// there is none. The bytes are kept and must not be changed.
+func (f *File) Section(name string) ([]byte, error) {
+	s := f.raw(name)
+	if s == nil || s.Type == elf.SHT_NOBITS {
+		return nil, nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if b, ok := f.data[name]; ok {
+		return b, nil
+	}
+	if err := f.check(s); err != nil {
+		return nil, err
+	}
+	b, err := s.Data()
+	if err != nil {
+		return nil, fmt.Errorf("%s: section %s: %w: %v", f.Name, name, ErrMalformed, err)
+	}
+	f.data[name] = b
+	return b, nil
+}
+
+// Range returns n bytes of a section from off on. Of an uncompressed section
+// no more than that is read from the file.
+func (f *File) Range(name string, off, n uint64) ([]byte, error) {
+	s := f.raw(name)
+	if s == nil || s.Type == elf.SHT_NOBITS {
+		return nil, fmt.Errorf("%s: %w: %s", f.Name, ErrNoSection, name)
+	}
+	if err := f.check(s); err != nil {
+		return nil, err
+	}
+	if off > s.Size || n > s.Size-off {
+		return nil, fmt.Errorf("%s: %w: bytes %#x+%#x of section %s, which has %#x", f.Name, ErrMalformed, off, n, name, s.Size)
+	}
+	f.mu.Lock()
+	b, ok := f.data[name]
+	f.mu.Unlock()
+	if !ok && compressed(s) {
+		var err error
+		if b, err = f.Section(name); err != nil {
+			return nil, err
+		}
+		ok = true
+	}
+	if ok {
+		if off+n > uint64(len(b)) {
+			return nil, fmt.Errorf("%s: %w: section %s is shorter than it says", f.Name, ErrMalformed, name)
+		}
+		return b[off : off+n : off+n], nil
+	}
+	out := make([]byte, n)
+	if _, err := f.r.ReadAt(out, int64(s.Offset+off)); err != nil {
+		return nil, fmt.Errorf("%s: section %s: %w", f.Name, name, err)
+	}
+	return out, nil
+}
+
+// BuildID is the GNU build-id in hexadecimal, "" when there is none.
+func (f *File) BuildID() string {
+	b, err := f.Section(".note.gnu.build-id")
+	if err != nil || len(b) < 16 {
+		return ""
+	}
+	o := f.elf.ByteOrder
+	namesz, descsz := o.Uint32(b), o.Uint32(b[4:])
+	if o.Uint32(b[8:]) != 3 /* NT_GNU_BUILD_ID */ || namesz != 4 || string(b[12:16]) != "GNU\x00" ||
+		descsz < 2 || descsz > 64 || uint64(len(b)) < 16+uint64(descsz) {
+		return ""
+	}
+	return hex.EncodeToString(b[16 : 16+descsz])
+}
+
+// Symbol is a named address. Value is a link-time address.
+type Symbol struct {
+	Name    string
+	Value   uint64
+	Size    uint64
+	Func    bool // STT_FUNC or STT_GNU_IFUNC
+	Object  bool
+	Global  bool
+	Weak    bool
+	Dynamic bool // from .dynsym
+}
+
+// Symbols lists the defined symbols of .symtab, or of .dynsym when there is no
+// .symtab, sorted by value.
+func (f *File) Symbols() ([]Symbol, error) {
+	f.symOnce.Do(func() {
+		dynamic := false
+		raw, err := f.elf.Symbols()
+		if err != nil || len(raw) == 0 {
+			dynamic = true
+			var derr error
+			if raw, derr = f.elf.DynamicSymbols(); derr != nil && !errors.Is(derr, elf.ErrNoSymbols) {
+				f.symErr = fmt.Errorf("%s: symbols: %w: %v", f.Name, ErrMalformed, derr)
+				return
+			}
+			if err != nil && !errors.Is(err, elf.ErrNoSymbols) {
+				f.symErr = fmt.Errorf("%s: symbols: %w: %v", f.Name, ErrMalformed, err)
+			}
+		}
+		f.syms = convert(raw, dynamic)
+	})
+	return f.syms, f.symErr
+}
+
+func convert(raw []elf.Symbol, dynamic bool) []Symbol {
+	out := make([]Symbol, 0, len(raw))
+	for _, s := range raw {
+		if s.Section == elf.SHN_UNDEF || s.Name == "" || s.Section == elf.SHN_ABS {
+			continue
+		}
+		typ, bind := elf.ST_TYPE(s.Info), elf.ST_BIND(s.Info)
+		if typ == elf.STT_SECTION || typ == elf.STT_FILE || typ == elf.STT_TLS {
+			continue
+		}
+		out = append(out, Symbol{
+			Name: s.Name, Value: s.Value, Size: s.Size,
+			Func: typ == elf.STT_FUNC || typ == elf.STT_GNU_IFUNC, Object: typ == elf.STT_OBJECT,
+			Global: bind == elf.STB_GLOBAL, Weak: bind == elf.STB_WEAK, Dynamic: dynamic,
+		})
+	}
+	sort.SliceStable(out, func(i, j int) bool { return out[i].Value < out[j].Value })
+	return out
+}

@@ -1,0 +1,236 @@
+package symbolize
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/phpwhy/phpwhy/symbolize/cfi"
+	"github.com/phpwhy/phpwhy/symbolize/remote"
+)
+
+// MaxFrames bounds a walk. PHP recursion through usort and the like nests
+// native frames some six per call.
+const MaxFrames = 16384
+
+// The reasons why a walk is truncated.
+var (
+	ErrNoUnwindInfo = errors.New("no call-frame information and no frame pointer to follow")
+	ErrNoProgress   = errors.New("the stack does not get shallower")
+	ErrTooDeep      = fmt.Errorf("more than %d frames", MaxFrames)
+	ErrNotCode      = errors.New("return address is not in code")
+)
+
+// Unwind walks the stack from registers, reading it through mem. The walk
+// ends at a frame without a return address (root) or at the first thing that
+// can't be true (truncated).
+func (img *Image) Unwind(regs remote.Regs, mem remote.Reader) Walk {
+	w := Walk{End: Truncated}
+	cur := PhysicalFrame{PC: regs.PC(), Exact: true, Regs: regs, How: HowEntry}
+	for {
+		if len(w.Frames) == MaxFrames {
+			w.Err = ErrTooDeep
+			return w
+		}
+		next, root, err := img.caller(&cur, mem)
+		w.Frames = append(w.Frames, cur)
+		if err != nil {
+			w.Err = fmt.Errorf("behind frame %d at %s: %w", len(w.Frames)-1, cur.PC, err)
+			return w
+		}
+		if root {
+			w.End = Root
+			return w
+		}
+		cur = next
+	}
+}
+
+// caller finds the frame that called cur, and completes cur's CFA and Entry.
+func (img *Image) caller(cur *PhysicalFrame, mem remote.Reader) (next PhysicalFrame, root bool, err error) {
+	pc := cur.Lookup()
+	p := img.find(pc)
+	var row *cfi.Row
+	rowErr := error(cfi.ErrNoEntry)
+	if p != nil {
+		m, err := img.load(p)
+		if err != nil {
+			rowErr = err
+		} else if row, rowErr = m.row(uint64(pc) - p.bias); rowErr == nil {
+			cur.Entry = remote.Addr(row.Low + p.bias)
+		}
+	}
+	if row != nil {
+		return apply(cur, row, mem)
+	}
+	return img.withoutCFI(cur, p, mem, rowErr)
+}
+
+// calleeSaved are the registers that keep their value in a callee about which
+// the table says nothing (System V ABI, AMD64: rbx, rbp, r12 to r15).
+var calleeSaved = [...]int{remote.RBX, remote.RBP, remote.R12, remote.R13, remote.R14, remote.R15}
+
+// apply computes the caller's registers by a row.
+func apply(cur *PhysicalFrame, row *cfi.Row, mem remote.Reader) (PhysicalFrame, bool, error) {
+	st := state{regs: &cur.Regs, mem: mem}
+	cfa, err := st.cfa(row)
+	if err != nil {
+		return PhysicalFrame{}, false, err
+	}
+	cur.CFA = cfa
+	next := PhysicalFrame{How: HowCFI, Exact: row.Signal}
+	next.Regs = remote.Regs{Arch: cur.Regs.Arch, TLS: cur.Regs.TLS}
+	for _, n := range calleeSaved {
+		if v, ok := cur.Regs.Get(n); ok {
+			next.Regs.Set(n, v)
+		}
+	}
+	next.Regs.SetSP(cfa)
+	for n := range row.Regs {
+		rule := &row.Regs[n]
+		if rule.Kind == cfi.Unspecified || n == row.RA {
+			continue
+		}
+		v, known, err := st.value(n, rule, cfa)
+		switch {
+		case err != nil || !known:
+			// Losing one register need not end the walk; one that is
+			// needed later is missed then.
+			next.Regs.Forget(n)
+		default:
+			next.Regs.Set(n, v)
+		}
+	}
+	if row.RA < 0 || row.RA >= cfi.MaxReg {
+		return PhysicalFrame{}, false, fmt.Errorf("return address in column %d: %w", row.RA, cfi.ErrMalformed)
+	}
+	rule := &row.Regs[row.RA]
+	if rule.Kind == cfi.Undefined {
+		return PhysicalFrame{}, true, nil
+	}
+	ra, known, err := st.value(row.RA, rule, cfa)
+	if err != nil {
+		return PhysicalFrame{}, false, fmt.Errorf("return address: %w", err)
+	}
+	if !known || ra == 0 {
+		return PhysicalFrame{}, true, nil
+	}
+	next.PC = remote.Addr(ra)
+	next.Regs.SetPC(next.PC)
+	// A caller's frame lies above its callee's; only a signal may have
+	// switched to another stack.
+	if sp := cur.Regs.SP(); cfa <= sp && !row.Signal && len(row.CFAExpr) == 0 {
+		return PhysicalFrame{}, false, fmt.Errorf("%w: frame at %s, stack pointer %s", ErrNoProgress, cfa, sp)
+	}
+	return next, false, nil
+}
+
+// state evaluates rules in one frame; it is the cfi.Machine of expressions.
+type state struct {
+	regs *remote.Regs
+	mem  remote.Reader
+}
+
+// Register implements cfi.Machine.
+func (s state) Register(n int) (uint64, bool) { return s.regs.Get(n) }
+
+// ReadUint implements cfi.Machine.
+func (s state) ReadUint(at uint64, size int) (uint64, error) {
+	var b [8]byte
+	if err := remote.ReadFull(s.mem, b[:size], remote.Addr(at)); err != nil {
+		return 0, err
+	}
+	return binary.LittleEndian.Uint64(b[:]), nil
+}
+
+func (s state) cfa(row *cfi.Row) (remote.Addr, error) {
+	if row.CFAExpr != nil {
+		v, err := cfi.Eval(row.CFAExpr, s)
+		return remote.Addr(v), err
+	}
+	v, ok := s.regs.Get(row.CFAReg)
+	if !ok {
+		return 0, fmt.Errorf("register %d, which locates the frame, is unknown", row.CFAReg)
+	}
+	cfa, ok := remote.Addr(v).Offset(row.CFAOffset)
+	if !ok {
+		return 0, fmt.Errorf("%w: frame at %#x%+d", ErrNoProgress, v, row.CFAOffset)
+	}
+	return cfa, nil
+}
+
+// value applies one register's rule.
+func (s state) value(n int, r *cfi.Rule, cfa remote.Addr) (v uint64, known bool, err error) {
+	switch r.Kind {
+	case cfi.Undefined:
+		return 0, false, nil
+	case cfi.SameValue, cfi.Unspecified:
+		v, known = s.regs.Get(n)
+		return v, known, nil
+	case cfi.Register:
+		v, known = s.regs.Get(int(r.N))
+		return v, known, nil
+	case cfi.ValOffset:
+		return uint64(cfa) + uint64(r.N), true, nil
+	case cfi.Offset:
+		v, err = s.ReadUint(uint64(cfa)+uint64(r.N), 8)
+	case cfi.Expression:
+		if v, err = cfi.Eval(r.Expr, s, uint64(cfa)); err == nil {
+			v, err = s.ReadUint(v, 8)
+		}
+	case cfi.ValExpression:
+		v, err = cfi.Eval(r.Expr, s, uint64(cfa))
+	}
+	return v, err == nil, err
+}
+
+// withoutCFI finds the caller of a function that no table describes: at its
+// first instruction the return address is on top of the stack; elsewhere a
+// frame pointer is followed when it looks like one.
+func (img *Image) withoutCFI(cur *PhysicalFrame, p *placed, mem remote.Reader, why error) (PhysicalFrame, bool, error) {
+	if cur.PC == 0 {
+		return PhysicalFrame{}, true, nil
+	}
+	sp := cur.Regs.SP()
+	if cur.Exact && p != nil && p.err == nil {
+		if s, ok := p.mod.symbolAt(uint64(cur.PC)-p.bias, uint64(cur.PC)-p.bias); ok && s.Value == uint64(cur.PC)-p.bias {
+			cur.Entry = cur.PC
+			return img.linked(cur, mem, sp, HowEntry)
+		}
+	}
+	bp, ok := cur.Regs.Get(remote.RBP)
+	if !ok || remote.Addr(bp) < sp || bp%8 != 0 {
+		return PhysicalFrame{}, false, fmt.Errorf("%w: %w", ErrNoUnwindInfo, why)
+	}
+	saved, err := remote.Uint64(mem, remote.Addr(bp))
+	if err != nil || saved != 0 && saved <= bp {
+		return PhysicalFrame{}, false, fmt.Errorf("%w: %w", ErrNoUnwindInfo, why)
+	}
+	next, root, err := img.linked(cur, mem, remote.Addr(bp)+8, HowFramePointer)
+	next.Regs.Set(remote.RBP, saved)
+	return next, root, err
+}
+
+// linked makes the caller's frame from a return address at slot.
+func (img *Image) linked(cur *PhysicalFrame, mem remote.Reader, slot remote.Addr, how How) (PhysicalFrame, bool, error) {
+	ra, err := remote.Uint64(mem, slot)
+	if err != nil {
+		return PhysicalFrame{}, false, fmt.Errorf("return address: %w", err)
+	}
+	if ra == 0 {
+		return PhysicalFrame{}, true, nil
+	}
+	if m := img.maps.Find(remote.Addr(ra)); m == nil || !m.Exec {
+		return PhysicalFrame{}, false, fmt.Errorf("%w: %#x", ErrNotCode, ra)
+	}
+	cur.CFA = slot + 8
+	next := PhysicalFrame{PC: remote.Addr(ra), How: how, Regs: cur.Regs}
+	next.Regs.SetPC(next.PC)
+	next.Regs.SetSP(slot + 8)
+	if how == HowFramePointer {
+		for _, n := range calleeSaved { // they may have been saved anywhere
+			next.Regs.Forget(n)
+		}
+	}
+	return next, false, nil
+}
