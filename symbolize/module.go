@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -154,17 +155,31 @@ func (m *Module) loadSymbols() {
 	m.syms = own
 	if m.debug != m.file && m.debug != nil && m.debug.Has(".symtab") {
 		if more, err := m.debug.Symbols(); err == nil && len(more) > 0 {
-			m.syms = more
+			m.syms = append(slices.Clone(more), stubs(own)...) // the debug file has no PLT
+			sort.SliceStable(m.syms, func(i, j int) bool { return m.syms[i].Value < m.syms[j].Value })
 		}
 	}
 	m.byName = make(map[string]int, len(m.syms))
 	for i, s := range m.syms {
 		m.maxSize = max(m.maxSize, s.Size)
-		name, _, _ := strings.Cut(s.Name, "@")
+		name, version, _ := strings.Cut(s.Name, "@")
+		if version == "plt" {
+			continue
+		}
 		if j, ok := m.byName[name]; !ok || s.Global && !m.syms[j].Global {
 			m.byName[name] = i
 		}
 	}
+}
+
+func stubs(syms []objfile.Symbol) []objfile.Symbol {
+	var out []objfile.Symbol
+	for _, s := range syms {
+		if strings.HasSuffix(s.Name, "@plt") {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // Symbol finds a symbol by its raw name without version.

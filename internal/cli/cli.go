@@ -50,11 +50,11 @@ func Main(ctx context.Context, args []string, in io.Reader, out, errs io.Writer)
 	if err == nil {
 		return exitOK
 	}
-	code := exitCode(err)
-	if !errors.Is(err, errSilent) {
+	var silent *silentError
+	if !errors.As(err, &silent) {
 		fmt.Fprintf(errs, "phpwhy: %s\n", oneLine(err))
 	}
-	return code
+	return exitCode(err)
 }
 
 func newRoot(s streams) *cobra.Command {

@@ -58,10 +58,18 @@ type pipeline struct {
 
 func newPipeline(s *session) *pipeline {
 	p := &pipeline{s: s, limit: firstStack, free: make(chan *target.Snapshot, queued), work: make(chan copied, queued)}
-	for range queued {
-		p.free <- nil // made on first use
-	}
 	return p
+}
+
+// fill makes the snapshots, each as large as the first turned out to be: a
+// stop is no time to ask for memory.
+func (p *pipeline) fill(first *target.Snapshot, size int) {
+	p.free <- first
+	for range queued - 1 {
+		s := target.NewSnapshot(p.s.live.Mem)
+		s.Grow(size)
+		p.free <- s
+	}
 }
 
 // OnStop implements ptrace.Handler: it copies and returns.
@@ -78,11 +86,7 @@ func (p *pipeline) OnStop(st *ptrace.Stop) ptrace.Verdict {
 		p.dropped++
 		return ptrace.Continue
 	}
-	if snap == nil {
-		snap = target.NewSnapshot(p.s.live.Mem)
-	} else {
-		snap.Reset(p.s.live.Mem)
-	}
+	snap.Reset(p.s.live.Mem)
 	snap.TID, snap.Regs = st.TID, st.Regs
 	p.limitMu.Lock()
 	limit := p.limit

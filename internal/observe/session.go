@@ -184,6 +184,8 @@ func (s *session) prepare(opt Options) (ptrace.Options, error) {
 		Engine: opt.Engine, SampleEvery: opt.SampleEvery, MaxStops: opt.Stops, For: opt.For, MaxPause: opt.MaxPause,
 	}
 	s.pipe.progress = opt.Progress
+	first := s.rehearse()
+	s.pipe.fill(first, first.Cap())
 	if len(opt.Break) == 0 {
 		return po, nil
 	}
@@ -278,12 +280,10 @@ func (s *session) describe() {
 	t.PHPVersion, t.ZTS, t.DebugBuild, t.SAPI = rt.Version, rt.ZTS, rt.Debug, rt.SAPI
 	t.Layout = string(rt.Layout.Source)
 	q, _ := rt.Request(s.live.Mem)
-	if q.Script != "" || q.URI != "" {
+	if q.Method != "" || q.URI != "" { // a command-line script has neither
 		t.Request = &capture.Request{Method: q.Method, URI: q.URI, Script: q.Script}
 		if !q.Start.IsZero() {
 			t.Request.AgeMS = time.Since(q.Start).Milliseconds()
-		} else if age, err := s.live.Age(); err == nil && rt.SAPI == "cli" {
-			t.Request.AgeMS = age.Milliseconds()
 		}
 	}
 }
@@ -299,7 +299,9 @@ func (s *session) rehearse() *target.Snapshot {
 		}
 	}
 	s.copy(snap, dumpStack)
+	n := snap.Size()
 	snap.Reset(s.live.Mem)
+	snap.Grow(2 * n)
 	return snap
 }
 

@@ -65,11 +65,21 @@ func (s *Snapshot) Reset(m *proc.Memory) {
 	clear(s.index)
 }
 
+// Grow makes room for n bytes, and touches it: the kernel hands memory out on
+// first use only.
+func (s *Snapshot) Grow(n int) {
+	s.slab = slices.Grow(s.slab, n)
+	clear(s.slab[:cap(s.slab)])
+}
+
 // Freeze ends the recording.
 func (s *Snapshot) Freeze() { s.src = nil }
 
-// Size is the recorded memory in bytes, Reads how many system calls it took.
+// Size is the recorded memory in bytes.
 func (s *Snapshot) Size() int { return len(s.slab) }
+
+// Cap is how many bytes can be recorded without asking for memory.
+func (s *Snapshot) Cap() int { return cap(s.slab) }
 
 // Reads is the number of read requests made to the live process.
 func (s *Snapshot) Reads() int { return s.reads }

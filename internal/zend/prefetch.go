@@ -78,9 +78,10 @@ func (rt *Runtime) Prefetch(r remote.Reader) {
 		}
 	}
 	remote.Prefetch(r, regions)
-	// What is still missing (a longer string, a generator's frame) is read
-	// by the walk itself, one by one.
-	rt.Walk(r)
+	// What is still missing, such as a longer string, is read one by one.
+	for _, f := range funcs {
+		rt.function(r, f)
+	}
 }
 
 // prefetchStack copies the used part of the VM stack's current page.
@@ -116,6 +117,7 @@ func (rt *Runtime) chain(r remote.Reader) (funcs, oplines []remote.Addr) {
 	}
 	seenF, seenO := make(map[remote.Addr]bool), make(map[remote.Addr]bool)
 	ed := make([]byte, l.EDSize)
+	var lastF, lastO remote.Addr
 	mark, steps, power := remote.Addr(0), 0, 1
 	for n := 0; cur != 0 && cur != mark && n < MaxFrames; n++ {
 		if steps == power {
@@ -127,14 +129,16 @@ func (rt *Runtime) chain(r remote.Reader) (funcs, oplines []remote.Addr) {
 		}
 		f := remote.Addr(binary.LittleEndian.Uint64(ed[l.EDFunc:]))
 		o := remote.Addr(binary.LittleEndian.Uint64(ed[l.EDOpline:]))
-		if f != 0 && !seenF[f] {
+		// In deep recursion frame after frame is of the same function.
+		if f != 0 && f != lastF && !seenF[f] {
 			seenF[f] = true
 			funcs = append(funcs, f)
 		}
-		if o != 0 && !seenO[o] {
+		if o != 0 && o != lastO && !seenO[o] {
 			seenO[o] = true
 			oplines = append(oplines, o)
 		}
+		lastF, lastO = f, o
 		cur = remote.Addr(binary.LittleEndian.Uint64(ed[l.EDPrev:]))
 	}
 	return funcs, oplines

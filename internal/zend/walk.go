@@ -11,8 +11,9 @@ import (
 
 const (
 	// MaxFrames bounds a walk, from the innermost frame on. All of them are
-	// copied while the worker stands still, some 100 bytes each.
-	MaxFrames = 4096
+	// copied while the worker stands still, some 100 bytes each, which takes
+	// about 0.1 ms for this many.
+	MaxFrames = 2048
 	// maxString bounds a name or path in bytes.
 	maxString = 4096
 	// maxOplines bounds an op_array; generated code reaches some 100,000.

@@ -231,7 +231,7 @@ type Symbol struct {
 }
 
 // Symbols lists the defined symbols of .symtab, or of .dynsym when there is no
-// .symtab, sorted by value.
+// .symtab, and the PLT's stubs, sorted by value.
 func (f *File) Symbols() ([]Symbol, error) {
 	f.symOnce.Do(func() {
 		dynamic := false
@@ -247,7 +247,8 @@ func (f *File) Symbols() ([]Symbol, error) {
 				f.symErr = fmt.Errorf("%s: symbols: %w: %v", f.Name, ErrMalformed, err)
 			}
 		}
-		f.syms = convert(raw, dynamic)
+		f.syms = append(convert(raw, dynamic), f.pltSymbols()...)
+		sort.SliceStable(f.syms, func(i, j int) bool { return f.syms[i].Value < f.syms[j].Value })
 	})
 	return f.syms, f.symErr
 }
@@ -268,6 +269,5 @@ func convert(raw []elf.Symbol, dynamic bool) []Symbol {
 			Global: bind == elf.STB_GLOBAL, Weak: bind == elf.STB_WEAK, Dynamic: dynamic,
 		})
 	}
-	sort.SliceStable(out, func(i, j int) bool { return out[i].Value < out[j].Value })
 	return out
 }

@@ -40,8 +40,12 @@ func set(words string) map[string]bool {
 // Canonical returns the canonical form of a symbol's name. It is idempotent.
 func Canonical(raw string) string {
 	s := raw
-	if i := strings.IndexByte(s, '@'); i > 0 { // symbol version: name@@GLIBC_2.2.5
+	// A symbol version, name@@GLIBC_2.2.5; but name@plt is the stub, not the function.
+	if i := strings.IndexByte(s, '@'); i > 0 && s[i:] != "@plt" {
 		s = s[:i]
+	}
+	if strings.HasSuffix(s, "@plt") {
+		return s
 	}
 	s = trimClone(s)
 	base := strings.TrimPrefix(s, "__GI_")

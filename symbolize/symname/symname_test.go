@@ -5,7 +5,7 @@ import "testing"
 func TestCanonical(t *testing.T) {
 	for raw, want := range map[string]string{
 		"mremap": "mremap", "__mremap": "mremap", "__GI___mremap": "mremap",
-		"mmap64": "mmap", "__mmap": "mmap", "__mmap64": "mmap", "__GI___mmap64": "mmap", "mmap@@GLIBC_2.2.5": "mmap",
+		"mmap64": "mmap", "__mmap": "mmap", "__mmap64": "mmap", "__GI___mmap64": "mmap", "mmap@@GLIBC_2.2.5": "mmap", "memcpy@plt": "memcpy@plt",
 		"__libc_realloc": "realloc", "__GI___libc_realloc": "realloc", "__libc_malloc": "malloc",
 		"__memmove_avx_unaligned_erms": "memmove", "__strlen_avx2": "strlen", "__memset_evex_unaligned": "memset",
 		"__poll": "poll", "__GI___poll": "poll", "__libc_accept": "accept", "__read_nocancel": "read",

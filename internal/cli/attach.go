@@ -1,0 +1,251 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/phpwhy/phpwhy/internal/capture"
+	"github.com/phpwhy/phpwhy/internal/diagnose"
+	"github.com/phpwhy/phpwhy/internal/observe"
+	"github.com/phpwhy/phpwhy/internal/report"
+)
+
+// judged are the flags of commands that judge what they saw.
+type judged struct {
+	rules     []string
+	noBuiltin bool
+	format    string
+}
+
+func (j *judged) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringArrayVar(&j.rules, "rules", nil, "folder with further rules (may be repeated)")
+	f.BoolVar(&j.noBuiltin, "no-builtin-rules", false, "leave the built-in rules out")
+	f.StringVar(&j.format, "format", "text", "text or json")
+}
+
+func (j *judged) check() error {
+	if j.format != "text" && j.format != "json" {
+		return usageErrorf("--format is text or json, not %q", j.format)
+	}
+	for _, d := range j.rules {
+		st, err := os.Stat(d)
+		switch {
+		case err != nil:
+			return usageErrorf("--rules: %v", err)
+		case !st.IsDir():
+			return usageErrorf("--rules: %s is not a folder", d)
+		}
+	}
+	return nil
+}
+
+// load loads the rules; problems go into the report.
+func (j *judged) load() diagnose.Rules {
+	var dirs []fs.FS
+	for _, d := range j.rules {
+		dirs = append(dirs, os.DirFS(d))
+	}
+	return diagnose.Load(j.noBuiltin, dirs...)
+}
+
+// show judges a capture and prints the report.
+func (j *judged) show(s streams, c *capture.Capture, r diagnose.Rules) error {
+	if err := c.Normalize(); err != nil {
+		return err
+	}
+	v, err := diagnose.Run(c, r, time.Now())
+	if err != nil {
+		return err
+	}
+	rep := report.Build(c, v)
+	if j.format == "json" {
+		return report.JSON(s.out, rep)
+	}
+	return report.Text(s.out, rep, textOptions(s.out))
+}
+
+// textOptions decides on colour and width by where the text goes.
+func textOptions(w io.Writer) report.TextOptions {
+	var o report.TextOptions
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return o
+	}
+	_, no := os.LookupEnv("NO_COLOR")
+	o.Color = !no && os.Getenv("TERM") != "dumb"
+	if width, _, err := term.GetSize(int(f.Fd())); err == nil {
+		o.Width = width
+	}
+	return o
+}
+
+type attachFlags struct {
+	judged
+	obs     observe.Options
+	pause   string
+	capture string
+}
+
+func newAttach(s streams) *cobra.Command {
+	a := attachFlags{obs: observe.Defaults()}
+	cmd := &cobra.Command{
+		Use:   "attach PID | attach -- CMD ARG...",
+		Short: "Attach to a hung worker and name the root cause",
+		Long: `attach stops a PHP process for moments, at each mmap and mremap and on a timer,
+reads its native and PHP stacks, and names the root cause. The process runs on
+at full speed afterwards. With -- CMD ARG... it starts a command and observes it
+from its first instruction.`,
+		Example: "  phpwhy attach 4242\n  phpwhy attach 4242 --for 10s --capture hang.jsonl\n  phpwhy attach -- php report.php",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.run(cmd.Context(), s, cmd.ArgsLenAtDash(), args)
+		},
+	}
+	a.judged.flags(cmd)
+	f := cmd.Flags()
+	f.DurationVar(&a.obs.For, "for", a.obs.For, "how long to observe at most")
+	f.IntVar(&a.obs.Stops, "stops", a.obs.Stops, "how many breakpoint stops to see at most")
+	f.StringSliceVar(&a.obs.Break, "break", a.obs.Break, "functions of the C library to stop at; empty for samples only")
+	f.StringVar(&a.obs.Engine, "engine", a.obs.Engine, "how to stop: auto, hwbp or int3")
+	f.StringVar(&a.pause, "max-pause", "20%", "share of the time that the worker may be stopped")
+	f.StringVar(&a.capture, "capture", "", "also write what was recorded to this file (.zst: compressed)")
+	return cmd
+}
+
+func (a *attachFlags) check(atDash int, args []string) error {
+	switch {
+	case atDash < 0 && len(args) != 1:
+		return usageErrorf("attach takes one PID, or -- and a command")
+	case atDash > 0:
+		return usageErrorf("attach takes a PID or a command, not both")
+	case atDash == 0 && len(args) == 0:
+		return usageErrorf("a command is missing behind --")
+	case a.obs.For <= 0:
+		return usageErrorf("--for must be longer than 0")
+	case a.obs.Stops < 1:
+		return usageErrorf("--stops must be at least 1")
+	}
+	switch a.obs.Engine {
+	case "auto", "hwbp", "int3":
+	case "uprobe", "syscall":
+		return usageErrorf("--engine %s is not in this version; take auto, hwbp or int3", a.obs.Engine)
+	default:
+		return usageErrorf("--engine is auto, hwbp or int3, not %q", a.obs.Engine)
+	}
+	var err error
+	if a.obs.MaxPause, err = percent(a.pause); err != nil {
+		return err
+	}
+	return a.judged.check()
+}
+
+// percent reads 20% as 0.2.
+func percent(s string) (float64, error) {
+	var v float64
+	var rest string
+	n, _ := fmt.Sscanf(s+" ", "%f%s", &v, &rest)
+	if n != 2 || rest != "%" || v <= 0 || v > 100 {
+		return 0, usageErrorf("--max-pause is a share such as 20%%, not %q", s)
+	}
+	return v / 100, nil
+}
+
+func parsePID(s string) (int, error) {
+	pid, err := strconv.Atoi(s)
+	if err != nil {
+		return 0, usageErrorf("a PID is a number, not %q", s)
+	}
+	return pid, nil
+}
+
+func (a *attachFlags) run(ctx context.Context, s streams, atDash int, args []string) error {
+	if err := a.check(atDash, args); err != nil {
+		return err
+	}
+	r := a.load()
+	var out *capture.Output
+	if a.capture != "" {
+		// Before anything is stopped: a full disk is no reason to have done so.
+		var err error
+		if out, err = capture.Create(a.capture); err != nil {
+			return usageErrorf("--capture: %v", err)
+		}
+		defer out.Close()
+	}
+	done := progress(s.err, &a.obs)
+	c, err := a.observe(ctx, atDash, args)
+	done()
+	if c == nil {
+		return err
+	}
+	if err != nil {
+		// What was seen until then is worth showing; the error follows it.
+		c.Observation.Notes = append(c.Observation.Notes, oneLine(err))
+	}
+	werr := a.write(out, c)
+	return errors.Join(a.show(s, c, r), werr, ended(ctx, err))
+}
+
+// ended drops the cancellation that the user asked for.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func (a *attachFlags) observe(ctx context.Context, atDash int, args []string) (*capture.Capture, error) {
+	o := observe.New()
+	if atDash == 0 {
+		// The command's output must not mix with the result.
+		return o.Command(ctx, args, [3]*os.File{os.Stdin, os.Stderr, os.Stderr}, a.obs)
+	}
+	pid, err := parsePID(args[0])
+	if err != nil {
+		return nil, err
+	}
+	return o.Attach(ctx, pid, a.obs)
+}
+
+func (a *attachFlags) write(out *capture.Output, c *capture.Capture) error {
+	if out == nil {
+		return nil
+	}
+	if err := c.Normalize(); err != nil {
+		return err
+	}
+	if err := capture.Write(out, c); err != nil {
+		return fmt.Errorf("write %s: %w", a.capture, err)
+	}
+	if err := out.Close(); err != nil {
+		return fmt.Errorf("write %s: %w", a.capture, err)
+	}
+	return nil
+}
+
+// progress shows a counter on a terminal and returns what wipes it.
+func progress(w io.Writer, o *observe.Options) func() {
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return func() {}
+	}
+	shown := false
+	o.Progress = func(stops, samples int) {
+		shown = true
+		fmt.Fprintf(w, "\robserving: %d stops, %d samples ", stops, samples)
+	}
+	return func() {
+		if shown {
+			fmt.Fprint(w, "\r\x1b[K")
+		}
+	}
+}

@@ -1,0 +1,73 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/phpwhy/phpwhy/internal/diagnose"
+	"github.com/phpwhy/phpwhy/internal/observe"
+)
+
+func newDump(s streams) *cobra.Command {
+	var j judged
+	cmd := &cobra.Command{
+		Use:     "dump PID...",
+		Short:   "Print one joined stack of every thread, now",
+		Long:    `dump stops each process once, for as long as copying its stacks takes, and prints every thread's native and PHP frames.`,
+		Example: "  phpwhy dump 4242\n  phpwhy dump $(pgrep -f 'php-fpm: pool') --format json",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return dump(cmd.Context(), s, &j, args)
+		},
+	}
+	j.flags(cmd)
+	return cmd
+}
+
+// dump prints every process it can, and ends with the first failure's code.
+func dump(ctx context.Context, s streams, j *judged, args []string) error {
+	if len(args) == 0 {
+		return usageErrorf("dump takes at least one PID")
+	}
+	if err := j.check(); err != nil {
+		return err
+	}
+	pids := make([]int, len(args))
+	for i, a := range args {
+		var err error
+		if pids[i], err = parsePID(a); err != nil {
+			return err
+		}
+	}
+	r := j.load()
+	o := observe.New()
+	var first error
+	for i, pid := range pids {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := dumpOne(ctx, s, j, r, o, pid, i); err != nil {
+			if first == nil {
+				first = err
+			}
+			// One bad process spoils no other.
+			fmt.Fprintf(s.err, "phpwhy: %s\n", oneLine(err))
+		}
+	}
+	if first != nil {
+		return &silentError{first}
+	}
+	return nil
+}
+
+func dumpOne(ctx context.Context, s streams, j *judged, r diagnose.Rules, o *observe.Observer, pid, i int) error {
+	c, err := o.Dump(ctx, pid)
+	if err != nil {
+		return err
+	}
+	if i > 0 && j.format == "text" {
+		fmt.Fprintln(s.out)
+	}
+	return j.show(s, c, r)
+}
