@@ -1,0 +1,24 @@
+# Everything works on Debian 12 with Go, git and root; what is missing is
+# installed with apt-get.
+.PHONY: build demo test lint bench clean help
+
+build: ## bin/phpwhy
+	scripts/build
+
+demo: build ## a PHP script that hangs, and the report on it
+	scripts/demo
+
+test: ## go vet, all tests against real PHP, each fuzz target for some seconds
+	scripts/test
+
+lint: ## golangci-lint, as .golangci.yml says
+	scripts/lint
+
+bench: build ## phpwhy against gdb, eu-stack and strace, as a Markdown table
+	scripts/bench
+
+clean: ## remove what was built, but for the cached PHP in .cache
+	rm -rf bin .cache/demo
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile

@@ -1,0 +1,165 @@
+package testphp
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Pool is a running php-fpm with one static pool.
+type Pool struct {
+	Master  int
+	Workers []int  // in the order in which the master lists its children
+	Socket  string // where the pool listens
+	log     string
+}
+
+// prepend makes each response name its worker. It has ended, and left every
+// stack, before the script of the request begins.
+const prepend = "<?php header('X-Worker: ' . getmypid());\n"
+
+// FPM starts a php-fpm with a number of static workers and stops it when the
+// test ends. No ini file is read; ini adds settings, "memory_limit=1G".
+func FPM(t testing.TB, fpm string, workers int, ini ...string) *Pool {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "testphp") // t.TempDir can be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	p := &Pool{Socket: filepath.Join(dir, "fpm.sock"), log: filepath.Join(dir, "fpm.log")}
+	conf := fmt.Sprintf(`[global]
+error_log = %[1]s/fpm.log
+daemonize = no
+[www]
+listen = %[1]s/fpm.sock
+user = root
+group = root
+pm = static
+pm.max_children = %[2]d
+clear_env = no
+catch_workers_output = no
+php_admin_value[memory_limit] = -1
+php_admin_value[auto_prepend_file] = %[1]s/prepend.php
+`, dir, workers)
+	for _, s := range ini {
+		k, v, _ := strings.Cut(s, "=")
+		conf += fmt.Sprintf("php_admin_value[%s] = %s\n", k, v)
+	}
+	for name, text := range map[string]string{"fpm.conf": conf, "prepend.php": prepend} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := limited([]string{fpm, "-n", "-R", "-y", filepath.Join(dir, "fpm.conf")})
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	// A group of its own, so that no worker can be left behind.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p.Master = cmd.Process.Pid
+	t.Cleanup(func() {
+		_ = syscall.Kill(-p.Master, syscall.SIGKILL)
+		_ = cmd.Wait()
+		// The workers are not this process's children: it can't wait for them.
+		for end := time.Now().Add(readyTimeout); slices.ContainsFunc(p.Workers, Alive); {
+			if time.Now().After(end) {
+				t.Errorf("a worker of %v survives its pool", p.Workers)
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
+	p.awaitWorkers(t, workers)
+	return p
+}
+
+func (p *Pool) awaitWorkers(t testing.TB, n int) {
+	t.Helper()
+	for end := time.Now().Add(readyTimeout); ; time.Sleep(10 * time.Millisecond) {
+		p.Workers = children(p.Master)
+		c, err := net.Dial("unix", p.Socket)
+		if err == nil {
+			_ = c.Close()
+		}
+		if err == nil && len(p.Workers) == n {
+			return
+		}
+		if time.Now().After(end) || !Alive(p.Master) {
+			b, _ := os.ReadFile(p.log)
+			t.Fatalf("php-fpm did not start %d workers (has %v; %v): %s", n, p.Workers, err, b)
+		}
+	}
+}
+
+// Hang sends a request for a script and returns, once the script has printed
+// its line "ready", the pid of the worker that runs it. The request stays
+// open until the test ends. query is the part of the URI after "?".
+func (p *Pool) Hang(t testing.TB, script, query string) int {
+	t.Helper()
+	c, err := net.Dial("unix", p.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if err := fcgiRequest(c, requestParams(script, query)); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(readyTimeout))
+	head, err := fcgiReadUntil(c, "\nready\n")
+	if err != nil {
+		log, _ := os.ReadFile(p.log)
+		t.Fatalf("%s: %v; response: %q; log: %s", script, err, head, log)
+	}
+	for line := range strings.Lines(head) {
+		if k, v, ok := strings.Cut(strings.TrimSpace(line), ": "); ok && k == "X-Worker" {
+			if pid, err := strconv.Atoi(v); err == nil {
+				settle()
+				return pid
+			}
+		}
+	}
+	t.Fatalf("the response names no worker: %q", head)
+	return 0
+}
+
+func requestParams(script, query string) [][2]string {
+	uri := "/" + filepath.Base(script)
+	if query != "" {
+		uri += "?" + query
+	}
+	return [][2]string{
+		{"GATEWAY_INTERFACE", "CGI/1.1"}, {"SERVER_PROTOCOL", "HTTP/1.1"},
+		{"REQUEST_METHOD", "GET"}, {"REQUEST_URI", uri}, {"QUERY_STRING", query},
+		{"SCRIPT_FILENAME", script}, {"SCRIPT_NAME", "/" + filepath.Base(script)},
+		{"SERVER_NAME", "test"}, {"REMOTE_ADDR", "127.0.0.1"},
+	}
+}
+
+// children lists the children of a process by /proc/PID/task/PID/children.
+func children(pid int) []int {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return nil
+	}
+	var out []int
+	for _, f := range strings.Fields(string(b)) {
+		if n, err := strconv.Atoi(f); err == nil {
+			out = append(out, n)
+		}
+	}
+	return out
+}
