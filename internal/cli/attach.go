@@ -14,9 +14,10 @@ import (
 	"golang.org/x/term"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
-	"github.com/phpwhy/phpwhy/internal/diagnose"
 	"github.com/phpwhy/phpwhy/internal/observe"
 	"github.com/phpwhy/phpwhy/internal/report"
+	"github.com/phpwhy/phpwhy/rules"
+	"github.com/phpwhy/phpwhy/rules/builtin"
 )
 
 // judged are the flags of commands that judge what they saw.
@@ -49,23 +50,36 @@ func (j *judged) check() error {
 	return nil
 }
 
-// load loads the rules; problems go into the report.
-func (j *judged) load() diagnose.Rules {
+// ruleSet are the rules in force, and what was wrong with those left out.
+type ruleSet struct {
+	set      *rules.Set
+	problems []rules.Problem
+}
+
+func (j *judged) load() ruleSet {
 	var dirs []fs.FS
+	if !j.noBuiltin {
+		dirs = append(dirs, builtin.FS)
+	}
 	for _, d := range j.rules {
 		dirs = append(dirs, os.DirFS(d))
 	}
-	return diagnose.Load(j.noBuiltin, dirs...)
+	set, problems := rules.Load(dirs...)
+	return ruleSet{set, problems}
 }
 
 // show judges a capture and prints the report.
-func (j *judged) show(s streams, c *capture.Capture, r diagnose.Rules) error {
+func (j *judged) show(s streams, c *capture.Capture, r ruleSet) error {
 	if err := c.Normalize(); err != nil {
 		return err
 	}
-	v, err := diagnose.Run(c, r, time.Now())
+	said, err := r.set.Evaluate(capture.Observe(c), rules.Options{Now: time.Now()})
 	if err != nil {
 		return err
+	}
+	v := report.FromRules(said)
+	for _, p := range r.problems {
+		v.Notes = append(v.Notes, "rule skipped: "+p.String())
 	}
 	rep := report.Build(c, v)
 	if j.format == "json" {

@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/phpwhy/phpwhy/internal/diagnose"
 	"github.com/phpwhy/phpwhy/internal/observe"
 )
 
@@ -61,7 +60,7 @@ func dump(ctx context.Context, s streams, j *judged, args []string) error {
 	return nil
 }
 
-func dumpOne(ctx context.Context, s streams, j *judged, r diagnose.Rules, o *observe.Observer, pid, i int) error {
+func dumpOne(ctx context.Context, s streams, j *judged, r ruleSet, o *observe.Observer, pid, i int) error {
 	c, err := o.Dump(ctx, pid)
 	if err != nil {
 		return err
