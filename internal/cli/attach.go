@@ -206,7 +206,16 @@ func (a *attachFlags) run(ctx context.Context, s streams, atDash int, args []str
 		c.Observation.Notes = append(c.Observation.Notes, oneLine(err))
 	}
 	werr := a.write(out, c)
-	return errors.Join(a.show(s, c, r), werr, ended(ctx, err))
+	return errors.Join(a.show(s, c, r), werr, ended(ctx, err), gone(c, atDash))
+}
+
+// gone makes the end of an attached process show in the exit code, with the
+// report already printed. A command that was started is expected to end.
+func gone(c *capture.Capture, atDash int) error {
+	if c.Observation.Ended != "target-exited" || atDash == 0 {
+		return nil
+	}
+	return fmt.Errorf("process %d ended while it was observed; the report shows what was seen until then", c.Target.PID)
 }
 
 // ended drops the cancellation that the user asked for.

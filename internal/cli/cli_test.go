@@ -1,0 +1,441 @@
+package cli_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/phpwhy/phpwhy/internal/testphp"
+)
+
+var buildOnce = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "phpwhy-test")
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(dir, "phpwhy")
+	// Another user must be able to run it.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return "", err
+	}
+	out, err := exec.Command("go", "build", "-o", bin, "github.com/phpwhy/phpwhy/cmd/phpwhy").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return bin, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if bin, err := buildOnce(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(bin))
+	}
+	os.Exit(code)
+}
+
+func phpwhy(t testing.TB) string {
+	t.Helper()
+	bin, err := buildOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
+
+// result is what a run of phpwhy came to.
+type result struct {
+	out, err string
+	code     int
+}
+
+const limit = 60 * time.Second
+
+func run(t testing.TB, args ...string) result {
+	t.Helper()
+	c := exec.Command(phpwhy(t), args...)
+	return finish(t, c, begin(t, c))
+}
+
+type buffers struct{ out, err bytes.Buffer }
+
+func begin(t testing.TB, c *exec.Cmd) *buffers {
+	t.Helper()
+	b := &buffers{}
+	c.Stdout, c.Stderr = &b.out, &b.err
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func finish(t testing.TB, c *exec.Cmd, b *buffers) result {
+	t.Helper()
+	hung := time.AfterFunc(limit, func() { _ = c.Process.Signal(syscall.SIGQUIT) })
+	err := c.Wait()
+	if !hung.Stop() {
+		t.Fatalf("phpwhy %v hung: %s", c.Args, b.err.String())
+	}
+	r := result{b.out.String(), b.err.String(), 0}
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		r.code = exit.ExitCode()
+	case err != nil:
+		t.Fatal(err)
+	}
+	if strings.Contains(r.err, "goroutine ") {
+		t.Fatalf("phpwhy %v panicked: %s", c.Args, r.err)
+	}
+	return r
+}
+
+// reported is the part of phpwhy/report/v1 that these tests look at.
+type reported struct {
+	Target struct {
+		PHPVersion string `json:"php_version"`
+		SAPI       string
+		Symbols    string
+		Layout     string
+	}
+	Observation struct {
+		Engine   string
+		Stops    int
+		Samples  int
+		PausedUS int64 `json:"paused_us_max"`
+	}
+	Findings []struct {
+		Rule       string
+		Confidence float64
+		PHP        struct {
+			Function, File string
+			Line           int
+		}
+	}
+	Notes  []string
+	Stacks []struct {
+		Count  int
+		Kind   string
+		End    string
+		Error  string
+		Frames []struct {
+			Kind, Function, File string
+			Line                 int
+		}
+	}
+}
+
+func parse(t testing.TB, r result) reported {
+	t.Helper()
+	var rep reported
+	if err := json.Unmarshal([]byte(r.out), &rep); err != nil {
+		t.Fatalf("exit %d, stderr %q: %v: %s", r.code, r.err, err, r.out)
+	}
+	return rep
+}
+
+// lineOf finds the line of a script that a marker stands in.
+func lineOf(t testing.TB, path, marker string) int {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for line := range strings.Lines(string(b)) {
+		n++
+		if strings.Contains(line, marker) {
+			return n
+		}
+	}
+	t.Fatalf("%s has no %q", path, marker)
+	return 0
+}
+
+func TestAttachNamesTheCauseAndTheLine(t *testing.T) {
+	for _, b := range []struct {
+		name string
+		php  func(testing.TB) string
+		args []string
+	}{
+		{"stripped", testphp.Stripped, nil},
+		{"stripped with xdebug", testphp.Stripped, []string{"-d", "zend_extension=xdebug", "-d", "xdebug.mode=develop", "-d", "xdebug.max_nesting_level=-1"}},
+		{"dwarf", testphp.DWARF, nil},
+	} {
+		for _, h := range []struct{ rule, marker string }{
+			{"mem.string-concat", ".= "},
+			{"mem.array-append", "[] = "},
+			{"mem.recursion", "return visit("},
+			{"cpu.php-loop", ""},
+		} {
+			t.Run(b.name+"/"+h.rule, func(t *testing.T) {
+				script := testphp.Hang(t, h.rule+".php")
+				w := testphp.Start(t, b.php(t), script, b.args...)
+				rep := parse(t, run(t, "attach", fmt.Sprint(w.PID), "--format", "json"))
+				if len(rep.Findings) == 0 || rep.Findings[0].Rule != h.rule {
+					t.Fatalf("found %+v, want %s; notes %v", rep.Findings, h.rule, rep.Notes)
+				}
+				f := rep.Findings[0]
+				if f.PHP.File != script || h.marker != "" && f.PHP.Line != lineOf(t, script, h.marker) {
+					t.Errorf("it is at %s:%d, want line %d of %s", f.PHP.File, f.PHP.Line, lineOf(t, script, h.marker), script)
+				}
+				if !testphp.Alive(w.PID) {
+					t.Error("the worker is dead")
+				}
+			})
+		}
+	}
+}
+
+func TestAttachWorksOnAPHPFPMWorker(t *testing.T) {
+	for name, fpm := range map[string]func(testing.TB) string{"stripped": testphp.StrippedFPM, "dwarf": testphp.DWARFFPM} {
+		t.Run(name, func(t *testing.T) {
+			p := testphp.FPM(t, fpm(t), 2)
+			script := testphp.Hang(t, "mem.string-concat.php")
+			pid := p.Hang(t, script, "id=7")
+			r := run(t, "attach", fmt.Sprint(pid), "--format", "json")
+			rep := parse(t, r)
+			if len(rep.Findings) == 0 || rep.Findings[0].Rule != "mem.string-concat" || rep.Target.SAPI != "fpm-fcgi" {
+				t.Fatalf("sapi %s, findings %+v", rep.Target.SAPI, rep.Findings)
+			}
+			if !strings.Contains(r.out, "id=7") {
+				t.Error("the request's URI is missing")
+			}
+		})
+	}
+}
+
+func TestAttachObservesACommandFromItsStart(t *testing.T) {
+	script := testphp.Hang(t, "mem.string-concat.php")
+	for _, engine := range []string{"hwbp", "int3"} {
+		t.Run(engine, func(t *testing.T) {
+			// --stops ends the observation; the command's own time limit ends the command.
+			r := run(t, "attach", "--format", "json", "--engine", engine, "--", "timeout", "-s", "KILL", "3",
+				testphp.Stripped(t), "-n", "-d", "memory_limit=-1", script)
+			if r.code == 0 {
+				t.Skip("timeout is not PHP; see below")
+			}
+			if r.code != 3 || !strings.Contains(r.err, "not PHP") {
+				t.Errorf("exit %d: %s", r.code, r.err)
+			}
+			r = run(t, "attach", "--format", "json", "--engine", engine, "--", testphp.Stripped(t), "-n", "-d", "memory_limit=64M", script)
+			rep := parse(t, r)
+			if len(rep.Findings) == 0 || rep.Findings[0].Rule != "mem.string-concat" {
+				t.Errorf("exit %d: %s: findings %+v, %d stops, notes %v", r.code, r.err, rep.Findings, rep.Observation.Stops, rep.Notes)
+			}
+		})
+	}
+}
+
+// contract are the fields of phpwhy/report/v1 that programs rely on.
+var contract = []string{
+	"findings[].confidence", "findings[].evidence[].from_bytes", "findings[].evidence[].n", "findings[].evidence[].to_bytes",
+	"findings[].evidence[].what", "findings[].fix", "findings[].kind", "findings[].matched", "findings[].message", "findings[].of",
+	"findings[].php.class", "findings[].php.file", "findings[].php.function", "findings[].php.line", "findings[].rule",
+	"findings[].severity", "findings[].title",
+	"observation.breakpoints[].addr", "observation.breakpoints[].hits", "observation.breakpoints[].module", "observation.breakpoints[].symbol",
+	"observation.duration_ms", "observation.engine", "observation.paused_us_max", "observation.paused_us_total", "observation.samples",
+	"observation.stops", "schema",
+	"stacks[].count", "stacks[].end", "stacks[].error", "stacks[].frames[].args[].name", "stacks[].frames[].args[].value",
+	"stacks[].frames[].class", "stacks[].frames[].file", "stacks[].frames[].function", "stacks[].frames[].how", "stacks[].frames[].inlined",
+	"stacks[].frames[].internal", "stacks[].frames[].kind", "stacks[].frames[].line", "stacks[].frames[].module", "stacks[].frames[].offset",
+	"stacks[].frames[].opcode", "stacks[].frames[].pc", "stacks[].frames[].raw", "stacks[].kind",
+	"target.cmdline", "target.debug_build", "target.exe", "target.layout", "target.php_version", "target.pid",
+	"target.request.age_ms", "target.request.method", "target.request.script", "target.request.uri", "target.sapi", "target.symbols", "target.zts",
+}
+
+func TestTheJSONReportHasEveryFieldOfTheContract(t *testing.T) {
+	p := testphp.FPM(t, testphp.StrippedFPM(t), 1)
+	pid := p.Hang(t, testphp.Hang(t, "mem.string-concat.php"), "")
+	r := run(t, "attach", fmt.Sprint(pid), "--format", "json")
+	var v any
+	if err := json.Unmarshal([]byte(r.out), &v); err != nil {
+		t.Fatal(err)
+	}
+	have := make(map[string]bool)
+	leaves("", v, have)
+	for _, want := range contract {
+		if !have[want] {
+			t.Errorf("%s is missing", want)
+		}
+	}
+	if t.Failed() {
+		var all []string
+		for k := range have {
+			all = append(all, k)
+		}
+		sort.Strings(all)
+		t.Logf("there are %v", all)
+	}
+}
+
+func leaves(path string, v any, into map[string]bool) {
+	switch x := v.(type) {
+	case map[string]any:
+		for k, c := range x {
+			leaves(strings.TrimPrefix(path+"."+k, "."), c, into)
+		}
+	case []any:
+		for _, c := range x {
+			leaves(path+"[]", c, into)
+		}
+	default:
+		into[path] = true
+	}
+}
+
+func TestDumpShowsWhereAWorkerWaits(t *testing.T) {
+	script := testphp.Hang(t, "recursion50.php")
+	w := testphp.Start(t, testphp.Stripped(t), script)
+	rep := parse(t, run(t, "dump", fmt.Sprint(w.PID), "--format", "json"))
+	if len(rep.Stacks) != 1 || rep.Stacks[0].End != "root" || rep.Stacks[0].Error != "" {
+		t.Fatalf("stacks %+v", rep.Stacks)
+	}
+	var php []string
+	for _, f := range rep.Stacks[0].Frames {
+		if f.Kind == "php" {
+			php = append(php, f.Function)
+		}
+	}
+	if len(php) != 53 && len(php) < 51 || php[len(php)-1] != "{main}" {
+		t.Errorf("%d PHP frames: %v", len(php), php)
+	}
+}
+
+func TestDumpOfSeveralKeepsTheGoodOnes(t *testing.T) {
+	w := testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "sleep.php"))
+	r := run(t, "dump", "999999999", fmt.Sprint(w.PID))
+	if r.code != 3 || !strings.Contains(r.err, "999999999") || strings.Count(r.err, "\n") != 1 {
+		t.Errorf("exit %d: %q", r.code, r.err)
+	}
+	if !strings.Contains(r.out, "sleep") {
+		t.Errorf("the good one is missing: %s", r.out)
+	}
+}
+
+func TestWhatCannotBeObservedIsToldInOneLine(t *testing.T) {
+	sleep := testphp.StartCommand(t, "sh", "-c", "echo ready; exec sleep 1000")
+	zombie := testphp.StartCommand(t, "sh", "-c", "echo ready")
+	testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "sleep.php"))
+	for _, tt := range []struct {
+		name string
+		pid  string
+		code int
+		say  string
+	}{
+		{"no such pid", "999999999", 3, "no such process"},
+		{"a zombie", fmt.Sprint(zombie.PID), 3, "zombie"},
+		{"a kernel thread", "2", 3, "kernel thread"},
+		{"not PHP", fmt.Sprint(sleep.PID), 3, "not PHP"},
+		{"no number", "www", 2, "number"},
+		{"a negative pid", "-7", 2, "-7"},
+		{"itself as target", "0", 3, "no such process"},
+	} {
+		for _, cmd := range []string{"attach", "dump"} {
+			t.Run(cmd+" "+tt.name, func(t *testing.T) {
+				if tt.pid == "2" {
+					if b, _ := os.ReadFile("/proc/2/comm"); string(b) != "kthreadd\n" {
+						t.Skip("pid 2 is no kernel thread in this pid namespace")
+					}
+				}
+				if tt.name == "a zombie" {
+					awaitZombie(t, zombie.PID)
+				}
+				oneLine(t, run(t, cmd, tt.pid), tt.code, tt.say)
+			})
+		}
+	}
+}
+
+func awaitZombie(t *testing.T, pid int) {
+	t.Helper()
+	for range 500 {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if strings.Contains(string(b), ") Z ") {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("it is no zombie")
+}
+
+func oneLine(t *testing.T, r result, code int, say string) {
+	t.Helper()
+	if r.code != code || !strings.Contains(r.err, say) {
+		t.Errorf("exit %d, want %d with %q: %s", r.code, code, say, r.err)
+	}
+	if r.out != "" || strings.Count(r.err, "\n") != 1 || !strings.HasPrefix(r.err, "phpwhy: ") {
+		t.Errorf("stdout %q, stderr %q; want one line on stderr", r.out, r.err)
+	}
+}
+
+func TestAnotherUsersProcessIsForbidden(t *testing.T) {
+	if os.Geteuid() != 0 {
+		testphp.Missing(t, "root, to become another user")
+	}
+	w := testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "sleep.php"))
+	for _, cmd := range []string{"attach", "dump"} {
+		c := exec.Command(phpwhy(t), cmd, fmt.Sprint(w.PID))
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		oneLine(t, finish(t, c, begin(t, c)), 4, "run as root")
+	}
+}
+
+func TestWrongUsage(t *testing.T) {
+	for _, args := range [][]string{
+		{}, {"atach"}, {"attach"}, {"attach", "1", "2"}, {"attach", "--"}, {"attach", "1", "--", "php"}, {"attach", "1", "--for", "x"},
+		{"attach", "1", "--for", "0s"}, {"attach", "1", "--stops", "0"}, {"attach", "1", "--engine", "magic"}, {"attach", "1", "--engine", "uprobe"},
+		{"attach", "1", "--max-pause", "200%"}, {"attach", "1", "--format", "xml"}, {"attach", "1", "--rules", "/nonexistent"},
+		{"attach", "1", "--capture", "/nonexistent/dir/file"}, {"dump"}, {"dump", "x"}, {"version", "x"}, {"--nonsense"},
+	} {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			r := run(t, args...)
+			if r.code != 2 || !strings.HasPrefix(lastLine(r.err), "phpwhy: ") {
+				t.Errorf("exit %d: %s", r.code, r.err)
+			}
+		})
+	}
+}
+
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return lines[len(lines)-1]
+}
+
+func TestVersion(t *testing.T) {
+	r := run(t, "version")
+	if r.code != 0 || !regexp.MustCompile(`^phpwhy \S+ linux/\w+ go1\.\S+\n$`).MatchString(r.out) {
+		t.Errorf("exit %d: %q", r.code, r.out)
+	}
+}
+
+func TestUsersRulesAreReadAndABrokenOneIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"mine.yaml":   "schema: phpwhy/rule/v1\nid: shop.sleepy\ntitle: it sleeps\nseverity: low\nmatch: {php: leaf internal sleep}\nmessage: sleeping\n",
+		"broken.yaml": "schema: phpwhy/rule/v1\nid: shop.broken\ntitel: x\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "sleep.php"))
+	rep := parse(t, run(t, "dump", fmt.Sprint(w.PID), "--rules", dir, "--no-builtin-rules", "--format", "json"))
+	if len(rep.Findings) != 1 || rep.Findings[0].Rule != "shop.sleepy" {
+		t.Errorf("findings %+v", rep.Findings)
+	}
+	if !slices.ContainsFunc(rep.Notes, func(n string) bool { return strings.Contains(n, "broken.yaml:3:1") }) {
+		t.Errorf("the broken rule is not named: %v", rep.Notes)
+	}
+}
