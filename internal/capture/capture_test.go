@@ -394,3 +394,11 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+func TestTemplateNamesStayLegibleInTheFile(t *testing.T) {
+	s := concatStack(6)
+	s.Frames[2].Function = "std::vector<T>::push(T&&)"
+	if data := written(t, &Capture{Stacks: []stack.Stack{s}}); !bytes.Contains(data, []byte(`"function":"std::vector<T>::push(T&&)"`)) {
+		t.Errorf("escaped for HTML: %s", data)
+	}
+}

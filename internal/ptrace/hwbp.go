@@ -55,10 +55,22 @@ func (e *hwbp) arm() error {
 			return err
 		}
 	}
-	if err := e.s.spread(nil); err != nil {
+	if err := e.s.spread(e.layout); err != nil && !errors.Is(err, ErrOwnAction) {
 		return err
 	}
 	return e.unpause()
+}
+
+// layout is the net's page: a handler that sets the resume flag in the saved
+// registers, so that the instruction runs.
+func (e *hwbp) layout(page uint64) (code []byte, handler, restorer uint64) {
+	code = make([]byte, netPageSize)
+	copy(code, []byte{
+		0x81, 0x8a, 0xb0, 0, 0, 0, 0, 0, 1, 0, // orl $0x10000,0xb0(%rdx)   uc_mcontext.gregs[REG_EFL]
+		0xc3, // ret
+	})
+	copy(code[restorerAt:], sigreturn)
+	return code, page, page + restorerAt
 }
 
 func (e *hwbp) addThread(t *tracee) error {
@@ -146,10 +158,10 @@ func (e *hwbp) original(*userRegs)   {}
 func (e *hwbp) lost()                {}
 
 // hit also knows the breakpoint when the processor's status register (DR6) was
-// empty, as it sometimes is in virtual machines (seen about once in 10^5 hits
-// on a busy one). The kernel then takes the exception for a stray INT1
-// (arch/x86/kernel/traps.c, exc_debug_user) and forces a SIGTRAP that no perf
-// event has signed. It would kill the worker if it were delivered.
+// empty, as was seen with several threads in a busy virtual machine. The
+// kernel then takes the exception for a stray INT1 (arch/x86/kernel/traps.c,
+// exc_debug_user) and forces a SIGTRAP that no perf event has signed. It would
+// kill the worker if it were delivered.
 func (e *hwbp) hit(t *tracee, r *userRegs) (int, error) {
 	if err := getSigInfo(t.tid, &e.si); err != nil {
 		return notOurs, err
@@ -174,19 +186,13 @@ func (e *hwbp) hit(t *tracee, r *userRegs) (int, error) {
 }
 
 // pass mostly has nothing to do: the kernel has set the resume flag, which lets
-// the instruction run once. After a bare exception that is left to be done, and
-// forcing the signal has taken the net away.
+// the instruction run once. After a bare exception that is left to be done.
 func (e *hwbp) pass(t *tracee, _ int, r *userRegs) error {
 	if !e.bare {
 		return nil
 	}
 	r.Eflags |= flagRF
-	return errors.Join(setRegs(t.tid, r), e.rewind(t, r))
+	return setRegs(t.tid, r)
 }
 
-func (e *hwbp) rewind(t *tracee, _ *userRegs) error {
-	if !e.bare || e.s.net == nil {
-		return nil
-	}
-	return e.s.net.renew(e.s, t)
-}
+func (e *hwbp) rewind(*tracee, *userRegs) error { return nil }

@@ -97,7 +97,7 @@ func (e *int3) layout(page uint64) (code []byte, handler, restorer uint64) {
 		0x4c, 0x89, 0x82, 0xa8, 0x00, 0x00, 0x00, // mov %r8,0xa8(%rdx)
 		0xc3, // done: ret
 	})
-	copy(code[restorerAt:], []byte{0xb8, 15, 0, 0, 0, 0x0f, 0x05}) // mov $SYS_rt_sigreturn,%eax; syscall
+	copy(code[restorerAt:], sigreturn)
 	for i := range e.at {
 		t := &e.at[i]
 		t.slot = page + slotsAt + uint64(i)*slotSize

@@ -16,17 +16,23 @@ import (
 // events ends after the one that traces, and a SIGTRAP that was raised but
 // not yet waited for is delivered. SIGTRAP's default action kills the worker.
 //
-// hwbp: the action becomes SIG_IGN. The kernel raises TRAP_PERF with
-// send_sig_info, which a traced process sees even when ignored, and an
-// untraced one does not (kernel/signal.c, sig_ignored).
+// So for the time of the observation the action is a handler of a few
+// instructions, in a page that the worker is made to map. An ignored SIGTRAP
+// would not do: an exception forces its signal, and forcing an ignored one
+// kills (kernel/signal.c, force_sig_info_to_task).
 //
-// int3: the exception forces its signal, and forcing an ignored one kills. So
-// the action becomes a handler of a few instructions in a page of its own. It
-// looks the program counter up in a table and moves the thread to a copy of
-// the instruction that the breakpoint replaced, followed by a jump back.
+// hwbp: the handler sets the resume flag, and the instruction runs.
 //
-// An action other than the default is the worker's own and is left alone with
-// hwbp; with int3 that is refused.
+// int3: it looks the program counter up in a table and moves the thread to a
+// copy of the instruction that the breakpoint replaced, followed by a jump
+// back.
+//
+// After the tracer's death hwbp's breakpoints are gone with its files, and a
+// guard removes int3's. An action other than the default is the worker's own;
+// hwbp leaves it alone, int3 is refused.
+
+// sigreturn is the way back from a handler: mov $SYS_rt_sigreturn,%eax; syscall.
+var sigreturn = []byte{0xb8, 15, 0, 0, 0, 0x0f, 0x05}
 
 // sigaction is struct sigaction as the kernel keeps it.
 type sigaction struct {
@@ -55,14 +61,17 @@ var ErrOwnAction = errors.New("it has a SIGTRAP handler of its own")
 // gets a copy.
 type net struct {
 	Old  sigaction
-	Page uint64 // 0 for hwbp
+	Page uint64 // 0 when there is none
 	pc   uint64 // a system call instruction of the target
 	off  bool   // the action has been put back, or was never changed
 }
 
-// spread installs the net: layout, when not nil, fills the page that the
-// target gets. All threads stand still.
-func (s *session) spread(layout func(page uint64) (code []byte, handler, restorer uint64)) error {
+// layout fills the page that the target gets.
+type layout func(page uint64) (code []byte, handler, restorer uint64)
+
+// spread installs the net. All threads stand still. A target with an action of
+// its own is an ErrOwnAction, and is not changed.
+func (s *session) spread(fill layout) error {
 	t := s.usable()
 	if t == nil {
 		return s.noThread()
@@ -75,29 +84,21 @@ func (s *session) spread(layout func(page uint64) (code []byte, handler, restore
 	if n.Old, err = s.action(t, pc, nil); err != nil {
 		return err
 	}
-	if n.Old.Handler != sigDfl {
-		if layout != nil {
-			return ErrOwnAction
-		}
-		s.net = n
-		return nil
-	}
-	act := sigaction{Handler: sigIgn}
-	if layout != nil {
-		if n.Page, err = s.injectAt(t, pc, unix.SYS_MMAP, 0, netPageSize, unix.PROT_READ|unix.PROT_EXEC,
-			unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, ^uint64(0), 0); err != nil {
-			return err
-		}
-		code, handler, restorer := layout(n.Page)
-		act = sigaction{Handler: handler, Restorer: restorer, Flags: saSiginfo | saRestorer | saOnStack | saNoDefer,
-			// Nothing may run on top of the handler: its page goes away.
-			Mask: ^uint64(1 << (uint(unix.SIGTRAP) - 1))}
-		if _, err := s.mem.WriteAt(code, int64(n.Page)); err != nil {
-			_, merr := s.injectAt(t, pc, unix.SYS_MUNMAP, n.Page, netPageSize)
-			return errors.Join(err, merr)
-		}
-	}
 	s.net = n
+	if n.Old.Handler != sigDfl {
+		return ErrOwnAction
+	}
+	if n.Page, err = s.injectAt(t, pc, unix.SYS_MMAP, 0, netPageSize, unix.PROT_READ|unix.PROT_EXEC,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, ^uint64(0), 0); err != nil {
+		return fmt.Errorf("map a page in it: %w", err)
+	}
+	code, handler, restorer := fill(n.Page)
+	if _, err := s.mem.WriteAt(code, int64(n.Page)); err != nil {
+		return errors.Join(fmt.Errorf("write to that page: %w", err), s.unspread())
+	}
+	act := sigaction{Handler: handler, Restorer: restorer, Flags: saSiginfo | saRestorer | saOnStack | saNoDefer,
+		// Nothing may run on top of the handler: its page goes away.
+		Mask: ^uint64(1 << (uint(unix.SIGTRAP) - 1))}
 	if _, err = s.action(t, pc, &act); err != nil {
 		return errors.Join(err, s.unspread())
 	}
@@ -125,12 +126,10 @@ func (s *session) unspread() error {
 	}
 	s.net = nil
 	var errs error
-	if n.Page == 0 {
+	if !n.off || n.Page == 0 {
 		// Ignoring a signal discards it where it is pending: a breakpoint's
 		// that a thread had blocked must not meet the action of old.
 		_, errs = s.action(t, n.pc, &sigaction{Handler: sigIgn})
-	}
-	if !n.off || n.Page == 0 {
 		_, err := s.action(t, n.pc, &n.Old)
 		errs = errors.Join(errs, err)
 	}
@@ -195,49 +194,15 @@ func (n *net) suspend(s *session, t *tracee) error {
 	return ignoreGone(unix.Tgkill(s.pid, t.tid, unix.SIGTRAP))
 }
 
-// renew ignores SIGTRAP again after the kernel has reset it by force.
-func (n *net) renew(s *session, t *tracee) error {
-	if n.off || n.Page != 0 {
-		return nil
-	}
-	_, err := s.action(t, n.pc, &sigaction{Handler: sigIgn})
-	return err
-}
-
-// removeFrom restores a child that has inherited the net.
+// removeFrom restores a child that has inherited the net. One that shares the
+// memory keeps it until exec resets the action: its page is there that long.
 func (n *net) removeFrom(s *session, t *tracee, sharesMemory bool) error {
-	if n.off || n.Page != 0 && sharesMemory {
-		return nil // exec resets a handler, and until then the page is there
+	if n.off || sharesMemory {
+		return nil
 	}
 	_, err := s.action(t, n.pc, &n.Old)
-	if n.Page != 0 && err == nil {
+	if err == nil {
 		_, err = s.injectAt(t, n.pc, unix.SYS_MUNMAP, n.Page, netPageSize)
 	}
-	return err
-}
-
-// afterExec restores the action in a new program: exec keeps what is ignored.
-func (n *net) afterExec(s *session, t *tracee) error {
-	if n.off || n.Page != 0 {
-		return nil
-	}
-	// The old memory is gone; this one belongs to the new program.
-	mem, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", s.pid), os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	if s.mem != nil {
-		_ = s.mem.Close()
-	}
-	s.mem = mem
-	pc, err := syscallInsn(s.pid, mem)
-	if err != nil {
-		return err
-	}
-	// execve has not returned yet, and would overwrite a register.
-	if err := s.toEventStop(t); err != nil {
-		return err
-	}
-	_, err = s.action(t, pc, &n.Old)
 	return err
 }

@@ -332,12 +332,8 @@ func (s *session) execed(t *tracee) error {
 		s.eng.dropThread(t)
 		s.eng.lost()
 	}
-	var err error
-	if s.net != nil {
-		err = ignoreGone(s.net.afterExec(s, t))
-		s.net = nil
-	}
-	return err
+	s.net = nil // exec has reset the action and dropped the page
+	return nil
 }
 
 // reap takes the end of a thread, and notes it when it was the target's.

@@ -96,6 +96,7 @@ func concat() Finding {
 		PHP:     Site{Function: "buildReport", File: report, Line: 6},
 		Evidence: []Evidence{
 			{What: "mremap grew one block", N: 7993, FromBytes: 2 << 20, ToBytes: 2<<20 + 7993*4096},
+			{What: "stacks that match", N: 200},
 		},
 		Matched: 200, Of: 200}
 }
@@ -115,12 +116,13 @@ func scenes() []scene {
 
 	doubtful := concat()
 	doubtful.Confidence, doubtful.Matched = 0.55, 110
+	doubtful.Evidence = doubtful.Evidence[:1]
 	second := Finding{Rule: "cpu.php-loop", Severity: "medium", Confidence: 0.7, Kind: Cause, Title: "PHP code loops without a system call",
 		Matched: 15, Of: 20, PHP: Site{Class: `App\Report`, Function: "build", File: report, Line: 6}}
 
 	return []scene{
 		{"concat-stripped", base(stripped(), 200, 0), Verdict{Findings: []Finding{concat()}}, TextOptions{}},
-		{"concat-dwarf-colour", base(dwarf(), 200, 0), Verdict{Findings: []Finding{concat()}}, TextOptions{Color: true, Width: 80}},
+		{"concat-dwarf-colour", base(dwarf(), 200, 0), Verdict{Findings: []Finding{concat()}, Undetermined: manyUndetermined(2)}, TextOptions{Color: true, Width: 80}},
 		{"doubtful-with-request", request, Verdict{Findings: []Finding{doubtful, second},
 			Undetermined: []Undetermined{{"mem.huge-realloc", []string{"chain"}}}}, TextOptions{Width: 100}},
 		{"no-rule", base(stripped(), 200, 0), Verdict{Undetermined: manyUndetermined(7), Notes: []string{"rule my.rule was skipped: it wants php <8"}}, TextOptions{}},

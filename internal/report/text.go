@@ -179,6 +179,10 @@ func (t *textWriter) request(wanted bool) {
 func evidence(f *Finding, r *Report) string {
 	var parts []string
 	for _, e := range f.Evidence {
+		// The number of matching stacks is the quorum, which is said below.
+		if f.Of > 0 && e.N == f.Matched && e.FromBytes == 0 && e.ToBytes == 0 {
+			continue
+		}
 		s := e.What
 		if e.N > 1 {
 			s += " ×" + number(e.N)
@@ -247,12 +251,17 @@ func (t *textWriter) undetermined() {
 	}
 	if len(t.r.Findings) > 0 {
 		t.end()
+		// Beside a sure finding they matter little.
+		if t.r.Findings[0].Confidence >= certain {
+			t.prose("  ", dim, count(len(us), "other rule")+" could not be decided; --format json says what was missing")
+			return
+		}
 	}
 	t.prose("  ", plain, count(len(us), "rule")+" could not be decided:")
 	for _, u := range us[:min(len(us), listed)] {
 		s := u.Rule
 		if len(u.Missing) > 0 {
-			s += ": missing " + strings.Join(u.Missing, ", ")
+			s += ": missing " + strings.Join(u.Missing, "; ")
 		}
 		t.prose("    ", plain, s)
 	}
