@@ -170,7 +170,7 @@ func TestAttachNamesTheCauseAndTheLine(t *testing.T) {
 		args []string
 	}{
 		{"stripped", testphp.Stripped, nil},
-		{"stripped with xdebug", testphp.Stripped, []string{"-d", "zend_extension=xdebug", "-d", "xdebug.mode=develop", "-d", "xdebug.max_nesting_level=-1"}},
+		{"stripped with xdebug", testphp.Stripped, []string{"-d", "zend_extension=xdebug", "-d", "xdebug.mode=develop"}},
 		{"dwarf", testphp.DWARF, nil},
 	} {
 		for _, h := range []struct{ rule, marker string }{
@@ -179,6 +179,9 @@ func TestAttachNamesTheCauseAndTheLine(t *testing.T) {
 			{"mem.recursion", "return visit("},
 			{"cpu.php-loop", ""},
 		} {
+			if h.rule == "mem.recursion" && b.args != nil {
+				continue // with xdebug a PHP call takes C stack, and the script crashes by itself
+			}
 			t.Run(b.name+"/"+h.rule, func(t *testing.T) {
 				script := testphp.Hang(t, h.rule+".php")
 				w := testphp.Start(t, b.php(t), script, b.args...)

@@ -213,7 +213,8 @@ func (s *session) prepare(opt Options) (ptrace.Options, error) {
 }
 
 func (s *session) note(format string, args ...any) {
-	s.cap.Observation.Notes = append(s.cap.Observation.Notes, fmt.Sprintf(format, args...))
+	text := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; ")
+	s.cap.Observation.Notes = append(s.cap.Observation.Notes, text)
 }
 
 // finish waits for the pipeline and completes the capture.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/phpwhy/phpwhy/symbolize/remote"
@@ -29,12 +30,13 @@ func (rt *Runtime) Request(r remote.Reader) (Request, error) {
 		return q, errors.New("no symbol sapi_globals")
 	}
 	l := rt.Layout
+	query := ""
 	var errs []error
 	for _, f := range []struct {
 		dst  *string
 		off  uint64
 		what string
-	}{{&q.Method, l.SGMethod, "method"}, {&q.URI, l.SGURI, "URI"}, {&q.Script, l.SGScript, "script"}} {
+	}{{&q.Method, l.SGMethod, "method"}, {&q.URI, l.SGURI, "URI"}, {&query, l.SGQuery, "query"}, {&q.Script, l.SGScript, "script"}} {
 		p, err := remote.Pointer(r, rt.sg+remote.Addr(f.off))
 		if err == nil && p != 0 {
 			*f.dst, err = remote.CString(r, p, maxURI)
@@ -42,6 +44,10 @@ func (rt *Runtime) Request(r remote.Reader) (Request, error) {
 		if err != nil && !errors.Is(err, remote.ErrUnterminated) {
 			errs = append(errs, fmt.Errorf("request's %s: %w", f.what, err))
 		}
+	}
+	// FastCGI gives the path and the query apart.
+	if query != "" && !strings.Contains(q.URI, "?") {
+		q.URI += "?" + query
 	}
 	bits, err := remote.Uint64(r, rt.sg+remote.Addr(l.SGTime))
 	if err != nil {
