@@ -1,29 +1,24 @@
 package rules
 
 import (
-	"errors"
-
 	"sort"
 
 	"cel.dev/cel-go/cel"
 	"gopkg.in/yaml.v3"
 )
 
-// Verdict is what a rule or a condition says of an observation.
-type Verdict uint8
-
-// The verdicts.
+// What in selects, which is also how the events are called when there are none.
 const (
-	NoMatch Verdict = iota
-	Undetermined
-	Match
+	inStops   = "stops"
+	inSamples = "samples"
+	inAny     = "any"
+	// wholeStacks is what a pattern lacks that wants the root.
+	wholeStacks = "whole stacks"
 )
-
-func (v Verdict) String() string { return [...]string{"no_match", "undetermined", "match"}[v] }
 
 // node is a condition: all, any, not, stack and php patterns, or an expression.
 type node interface {
-	eval(x *evaluation) Verdict
+	eval(x *evaluation) outcome
 	walk(func(node))
 }
 
@@ -62,40 +57,6 @@ func (n *notNode) walk(f func(node))  { f(n); n.of.walk(f) }
 func (n *exprNode) walk(f func(node)) { f(n) }
 func (n *seenNode) walk(f func(node)) { f(n) }
 
-func (n *allNode) eval(x *evaluation) Verdict {
-	v := Match
-	for _, c := range n.of {
-		v = min(v, c.eval(x)) // all are evaluated: explain wants to know
-	}
-	return v
-}
-
-func (n *anyNode) eval(x *evaluation) Verdict {
-	v := NoMatch
-	for _, c := range n.of {
-		v = max(v, c.eval(x))
-	}
-	return v
-}
-
-func (n *notNode) eval(x *evaluation) Verdict { return Match - n.of.eval(x) }
-
-func (n *exprNode) eval(x *evaluation) Verdict {
-	ok, err := n.e.truth(x.vars)
-	var unknown *errUnknown
-	switch {
-	case errors.As(err, &unknown):
-		x.missing(unknown.names)
-		return Undetermined
-	case err != nil:
-		x.res.Errors = append(x.res.Errors, err.Error())
-		return Undetermined
-	case ok:
-		return Match
-	}
-	return NoMatch
-}
-
 // condition reads one node of match.
 func (d *decoder) condition(n *yaml.Node, bound map[string]bool) node {
 	if n.Kind != yaml.MappingNode {
@@ -117,7 +78,7 @@ func (d *decoder) condition(n *yaml.Node, bound map[string]bool) node {
 		}
 		return of
 	}
-	seen := &seenNode{in: "any"}
+	seen := &seenNode{in: inAny}
 	var in *yaml.Node
 	patterns := func(dst *[]alternative, php bool) func(*yaml.Node) {
 		return func(n *yaml.Node) {
@@ -134,7 +95,7 @@ func (d *decoder) condition(n *yaml.Node, bound map[string]bool) node {
 		"expr": func(n *yaml.Node) { e := d.expr(n, "expr", cel.BoolType); set(n, &exprNode{e}) },
 		"in": func(n *yaml.Node) {
 			in = n
-			seen.in = d.oneOf(n, "in", "stops", "samples", "any")
+			seen.in = d.oneOf(n, "in", inStops, inSamples, inAny)
 		},
 		"share": func(n *yaml.Node) {
 			in = n
@@ -168,7 +129,8 @@ func (d *decoder) alternatives(n *yaml.Node, php bool, bound map[string]bool) []
 		for _, i := range lines {
 			line, col := n.Line, n.Column
 			if n.Style&yaml.LiteralStyle != 0 {
-				line, col = n.Line+1+i, 1
+				line = n.Line + 1 + i
+				col = d.indent(line) + 1
 			}
 			d.at(line, col, codePattern, "%v", bad[i])
 		}
@@ -192,97 +154,4 @@ func (d *decoder) alternatives(n *yaml.Node, php bool, bound map[string]bool) []
 		d.addf(n, codeMissing, "no pattern")
 	}
 	return out
-}
-
-// hit is how a condition fared on one distinct stack.
-type hit struct {
-	ok       bool
-	unknowns int
-	via      string
-	captures map[string]int
-}
-
-// on matches one stack.
-func (n *seenNode) on(s *Stack) hit {
-	h := hit{ok: true, captures: map[string]int{}}
-	try := func(alts []alternative, kind FrameKind) {
-		if len(alts) == 0 || !h.ok {
-			return
-		}
-		v := view(s.Frames, kind)
-		var best match
-		via, found := "", false
-		for _, a := range alts {
-			m, ok := a.prg.run(s.Frames, v)
-			if ok && (!found || m.unknowns < best.unknowns) {
-				best, via, found = m, a.name, true
-			}
-		}
-		h.ok = found
-		h.unknowns += best.unknowns
-		if via != "" {
-			h.via = via
-		}
-		for k, i := range best.captures {
-			h.captures[k] = i
-		}
-	}
-	try(n.native, Native)
-	try(n.php, PHP)
-	return h
-}
-
-func (n *seenNode) eval(x *evaluation) Verdict {
-	var ok, of int
-	hits := make(map[int]hit)
-	matched := make(map[int]bool)
-	for i := range x.o.Events {
-		ev := &x.o.Events[i]
-		if n.in == "stops" && ev.Kind != Stop || n.in == "samples" && ev.Kind != Sample {
-			continue
-		}
-		of++
-		h, seen := hits[ev.Stack]
-		if !seen {
-			h = n.on(&x.o.Stacks[ev.Stack])
-			hits[ev.Stack] = h
-		}
-		if h.ok {
-			ok++
-			matched[i] = true
-		}
-	}
-	if of == 0 {
-		if n.in == "stops" && len(x.o.Watched) > 0 {
-			return NoMatch // it was watched for and did not happen
-		}
-		what := n.in
-		if what == "any" {
-			what = "stacks"
-		}
-		x.missing([]string{what})
-		return Undetermined
-	}
-	share := n.share
-	enough := ok > 0
-	if share > 0 {
-		enough = float64(ok) >= share*float64(of)
-	}
-	x.conditions = append(x.conditions, condition{n, hits, matched, of})
-	if enough && ok > 0 {
-		return Match
-	}
-	return NoMatch
-}
-
-func describeMissing(n string) string {
-	switch n {
-	case "stops":
-		return "stops (needs: attach with breakpoints; dump takes none)"
-	case "samples":
-		return "samples (needs: a longer observation)"
-	case "stacks":
-		return "stacks"
-	}
-	return missing(n)
 }

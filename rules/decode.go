@@ -18,6 +18,7 @@ const (
 // decoder reads YAML nodes strictly and collects every problem.
 type decoder struct {
 	file     string
+	lines    []string
 	problems []Problem
 }
 
@@ -33,12 +34,21 @@ func (d *decoder) at(line, col int, code, format string, args ...any) {
 	d.problems = append(d.problems, Problem{d.file, line, col, code, fmt.Sprintf(format, args...)})
 }
 
+// indent is the width of the white space that a line begins with.
+func (d *decoder) indent(line int) int {
+	if line < 1 || line > len(d.lines) {
+		return 0
+	}
+	return len(d.lines[line-1]) - len(strings.TrimLeft(d.lines[line-1], " "))
+}
+
 // document parses a file into its one top-level mapping.
 func (d *decoder) document(b []byte) *yaml.Node {
 	if len(b) > maxFile {
 		d.at(1, 1, codeYAML, "the file is larger than %d bytes", maxFile)
 		return nil
 	}
+	d.lines = strings.Split(string(b), "\n")
 	dec := yaml.NewDecoder(strings.NewReader(string(b)))
 	var doc yaml.Node
 	if err := dec.Decode(&doc); err != nil {

@@ -1,13 +1,15 @@
 package rules
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"sort"
 	"time"
 )
 
-// Site is a PHP frame that a finding points at.
+// Site is a frame that a finding points at, mostly a PHP frame.
 type Site struct {
 	Function string
 	Class    string
@@ -34,10 +36,13 @@ type Finding struct {
 	Explain    string
 	Fix        string
 	Refs       []string
-	Site       *Site // nil when no PHP frame was captured
-	Evidence   []Evidence
-	Matched    int // events with a matching stack
-	Of         int // events that were looked at
+	Site       *Site // the capture called site; nil when there is none
+	// Captures are the frames that the rule's as= captured: of each, the place
+	// that most events agree on. Native frames have no class.
+	Captures map[string]Site
+	Evidence []Evidence
+	Matched  int // events with a matching stack
+	Of       int // events that were looked at
 }
 
 // Result is what one rule said.
@@ -66,35 +71,18 @@ type Report struct {
 
 // Options of an evaluation.
 type Options struct {
-	Now time.Time // against which exceptions expire
+	// Now is the time at which exceptions expire; with the zero time none does.
+	Now time.Time
 }
 
 var errNoStack = errors.New("event without a stack")
 
 // evaluation is one rule at work on one observation.
 type evaluation struct {
-	o          *Observation
-	vars       map[string]any
-	res        *Result
-	conditions []condition
-	lacks      map[string]bool
-}
-
-// condition is a stack condition that was evaluated.
-type condition struct {
-	n       *seenNode
-	hits    map[int]hit
-	matched map[int]bool // events
-	of      int
-}
-
-func (x *evaluation) missing(names []string) {
-	for _, n := range names {
-		if !x.lacks[n] {
-			x.lacks[n] = true
-			x.res.Missing = append(x.res.Missing, describeMissing(n))
-		}
-	}
+	o    *Observation
+	vars map[string]any
+	res  *Result
+	held []*condition // the stack conditions that made it match
 }
 
 // Validate reports whether an observation is consistent.
@@ -142,27 +130,31 @@ func rank(s Severity) int {
 	return -1
 }
 
-// hide applies supersedes and benign rules.
+// hide applies supersedes and benign rules. A finding that is superseded still
+// supersedes others, so the order of rules changes nothing; Load has refused
+// circles, so something is always left.
 func (s *Set) hide(results []Result) {
-	reported := func(res *Result) bool { return res.Finding != nil && res.Hidden == "" }
+	byID := make(map[string]*Result, len(results))
+	var reported []*Result
 	for i := range results {
-		if r := &results[i]; reported(r) {
-			for _, id := range r.Rule.Supersedes {
-				for j := range results {
-					if o := &results[j]; o.Rule.ID == id && reported(o) {
-						o.Hidden = "superseded by " + r.Rule.ID
-					}
-				}
+		if r := &results[i]; r.Finding != nil && r.Hidden == "" {
+			byID[r.Rule.ID] = r
+			reported = append(reported, r)
+		}
+	}
+	for _, r := range reported {
+		for _, id := range r.Rule.Supersedes {
+			if o := byID[id]; o != nil && o.Hidden == "" {
+				o.Hidden = "superseded by " + r.Rule.ID
 			}
 		}
 	}
-	for i := range results {
-		r := &results[i]
-		if !reported(r) || r.Rule.Kind != Benign {
+	for _, r := range reported {
+		if r.Rule.Kind != Benign || r.Hidden != "" {
 			continue
 		}
-		for j := range results {
-			if o := &results[j]; reported(o) && o.Rule.Kind == Cause {
+		for _, o := range reported {
+			if o.Rule.Kind == Cause && o.Hidden == "" {
 				o.Hidden = "the process is healthy by " + r.Rule.ID
 			}
 		}
@@ -175,98 +167,114 @@ func (r *Rule) evaluate(o *Observation, vars map[string]any, opt Options) Result
 		res.Skipped = why
 		return res
 	}
-	x := &evaluation{o: o, vars: vars, res: &res, lacks: make(map[string]bool)}
-	res.Verdict = r.match.eval(x)
-	if res.Verdict != Undetermined {
-		res.Missing = nil
-	}
-	if res.Verdict != Match {
-		return res
-	}
-	f := &Finding{
-		Rule: r.ID, Revision: r.Revision, Severity: r.Severity, Kind: r.Kind,
-		Title: r.Title, Explain: r.Explain, Fix: r.Fix, Refs: r.Refs,
-	}
-	res.Finding = f
-	sites, unknowns := x.conclude(f)
-	res.Via = x.via()
-	f.Confidence = r.confidence(vars, unknowns)
-	f.Evidence = r.evidence(vars, f)
-	vals := make(map[string]any, len(r.bind)+len(sites))
-	for name, s := range sites {
-		vals[name] = s.text()
-	}
-	for name, e := range r.bind {
-		if v, err := e.eval(vars); err == nil {
-			vals[name] = v.Value()
-		}
-	}
-	f.Message = r.message.render(vals)
-	if f.Confidence < r.score.reportAt {
-		res.Hidden = fmt.Sprintf("its score %.2f is below %.2f", f.Confidence, r.score.reportAt)
-	}
-	for _, e := range r.exceptions {
-		if f.Site != nil && opt.Now.Before(e.until) && glob(e.site, f.Site.text()) {
-			res.Hidden = "excepted: " + e.reason
+	x := &evaluation{o: o, vars: vars, res: &res}
+	said := r.match.eval(x)
+	res.Verdict = said.verdict
+	switch said.verdict {
+	case Undetermined:
+		res.Missing = describeMissing(said.missing)
+	case Match:
+		x.held = said.held
+		x.find(r)
+		if f := res.Finding; f.Confidence < r.score.reportAt {
+			res.Hidden = fmt.Sprintf("its score %.2f is below %.2f", f.Confidence, r.score.reportAt)
+		} else if why, ok := r.excepted(f, opt.Now); ok {
+			res.Hidden = "excepted: " + why
 		}
 	}
 	return res
 }
 
-func (s *Site) text() string { return fmt.Sprintf("%s:%d", s.File, s.Line) }
-
-// conclude counts the matching events, votes on the captures, and returns the
-// mean number of frames that were unknown.
-func (x *evaluation) conclude(f *Finding) (sites map[string]*Site, unknowns float64) {
-	votes := make(map[string]map[Site]int)
-	for ci, c := range x.conditions {
-		n, sum := 0, 0
-		for i := range c.matched {
-			ev := &x.o.Events[i]
-			h := c.hits[ev.Stack]
-			n++
-			sum += h.unknowns
-			for name, fi := range h.captures {
-				fr := &x.o.Stacks[ev.Stack].Frames[fi]
-				if votes[name] == nil {
-					votes[name] = make(map[Site]int)
-				}
-				votes[name][Site{fr.Name, fr.Class, fr.File, fr.Line}]++
-			}
-		}
-		if n > 0 {
-			unknowns = max(unknowns, float64(sum)/float64(n))
-		}
+// find makes the finding of a rule that matches.
+func (x *evaluation) find(r *Rule) {
+	f := &Finding{
+		Rule: r.ID, Revision: r.Revision, Severity: r.Severity, Kind: r.Kind,
+		Title: r.Title, Explain: r.Explain, Fix: r.Fix, Refs: r.Refs,
+	}
+	x.res.Finding = f
+	x.res.Via = x.via()
+	if len(x.held) > 0 {
 		// The first stack condition is the one that a rule is about.
-		if ci == 0 {
-			f.Matched, f.Of = n, c.of
+		f.Matched, f.Of = len(x.held[0].matched), x.held[0].of
+	}
+	f.Captures = x.elect()
+	if s, ok := f.Captures["site"]; ok {
+		f.Site = &s
+	}
+	f.Confidence = r.confidence(x.vars, x.unknowns())
+	f.Evidence = r.evidence(x.vars, f)
+	vals := make(map[string]any, len(f.Captures)+len(r.bind))
+	for name, s := range f.Captures {
+		vals[name] = s.text()
+	}
+	for name, e := range r.bind {
+		if v, err := e.eval(x.vars); err == nil {
+			vals[name] = v.Value()
 		}
 	}
-	sites = make(map[string]*Site)
-	for name, vs := range votes {
-		var best Site
+	f.Message = r.message.render(vals)
+}
+
+// excepted reports whether an exception that has not expired covers the finding.
+func (r *Rule) excepted(f *Finding, now time.Time) (reason string, ok bool) {
+	for _, e := range r.exceptions {
+		if f.Site != nil && now.Before(e.until) && glob(e.site, f.Site.text()) {
+			return e.reason, true
+		}
+	}
+	return "", false
+}
+
+// text is how messages, exceptions and test files write a place.
+func (s Site) text() string { return fmt.Sprintf("%s:%d", s.File, s.Line) }
+
+// each visits the events that match, with how they do.
+func (x *evaluation) each(visit func(s *Stack, h hit)) {
+	for _, c := range x.held {
+		for _, i := range c.matched {
+			at := x.o.Events[i].Stack
+			visit(&x.o.Stacks[at], c.hits[at])
+		}
+	}
+}
+
+// elect finds, for each capture, the place that most events captured.
+func (x *evaluation) elect() map[string]Site {
+	votes := make(map[string]map[Site]int)
+	x.each(func(s *Stack, h hit) {
+		for name, i := range h.captures {
+			if votes[name] == nil {
+				votes[name] = make(map[Site]int)
+			}
+			fr := &s.Frames[i]
+			votes[name][Site{fr.Name, fr.Class, fr.File, fr.Line}]++
+		}
+	})
+	elected := make(map[string]Site, len(votes))
+	for name, v := range votes {
 		most := 0
-		for s, n := range vs {
-			if n > most || n == most && s.text() < best.text() {
-				best, most = s, n
+		for s, n := range v {
+			if n > most || n == most && s.less(elected[name]) {
+				elected[name], most = s, n
 			}
 		}
-		sites[name] = &best
 	}
-	f.Site = sites["site"]
-	return sites, unknowns
+	return elected
+}
+
+func (s Site) less(o Site) bool {
+	return cmp.Or(cmp.Compare(s.File, o.File), cmp.Compare(s.Line, o.Line),
+		cmp.Compare(s.Class, o.Class), cmp.Compare(s.Function, o.Function)) < 0
 }
 
 // via is the alternative that most events matched by.
 func (x *evaluation) via() string {
 	count := make(map[string]int)
-	for _, c := range x.conditions {
-		for i := range c.matched {
-			if v := c.hits[x.o.Events[i].Stack].via; v != "" {
-				count[v]++
-			}
+	x.each(func(_ *Stack, h hit) {
+		if h.via != "" {
+			count[h.via]++
 		}
-	}
+	})
 	best := ""
 	for v, n := range count {
 		if n > count[best] || n == count[best] && v < best {
@@ -276,6 +284,20 @@ func (x *evaluation) via() string {
 	return best
 }
 
+// unknowns is the mean number of unknown frames that stood in for a name, of
+// the condition with most of them.
+func (x *evaluation) unknowns() float64 {
+	most := 0.0
+	for _, c := range x.held {
+		sum := 0
+		for _, i := range c.matched {
+			sum += c.hits[x.o.Events[i].Stack].unknowns
+		}
+		most = max(most, float64(sum)/float64(len(c.matched)))
+	}
+	return most
+}
+
 func (r *Rule) confidence(vars map[string]any, unknowns float64) float64 {
 	c := r.score.base + r.score.perUnknown*unknowns
 	for _, p := range r.score.plus {
@@ -283,7 +305,8 @@ func (r *Rule) confidence(vars map[string]any, unknowns float64) float64 {
 			c += p.add
 		}
 	}
-	return min(1, max(0, float64(int(c*100+0.5))/100))
+	// Hundredths are as much as scores can tell apart.
+	return min(1, max(0, math.Round(c*100)/100))
 }
 
 func (r *Rule) evidence(vars map[string]any, f *Finding) []Evidence {

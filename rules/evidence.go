@@ -223,6 +223,34 @@ func collectStacks(o *Observation, vars map[string]any) {
 	vars["stack.site_share"] = float64(most) / float64(seen)
 }
 
+// elsewhere is what rules can lack besides the evidence of expressions.
+var elsewhere = map[string]string{
+	inStops:     "stops (needs: attach with breakpoints; dump takes none)",
+	inSamples:   "samples (needs: a longer observation)",
+	inAny:       "stacks (needs: an observation with at least one stop or sample)",
+	wholeStacks: "whole stacks (needs: stacks that were read to their root)",
+}
+
+// missing says what was not collected, and how it is.
 func missing(name string) string {
-	return fmt.Sprintf("%s (needs: %s)", name, evidence[name].how)
+	if text, ok := elsewhere[name]; ok {
+		return text
+	}
+	if e, ok := evidence[name]; ok {
+		return fmt.Sprintf("%s (needs: %s)", name, e.how)
+	}
+	return name
+}
+
+// describeMissing describes each name once, in the order given.
+func describeMissing(names []string) []string {
+	var out []string
+	seen := make(map[string]bool)
+	for _, n := range names {
+		if !seen[n] {
+			seen[n] = true
+			out = append(out, missing(n))
+		}
+	}
+	return out
 }

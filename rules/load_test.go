@@ -72,12 +72,12 @@ message: m
 
 func TestARuleWithAProblemTakesNoOtherDown(t *testing.T) {
 	s, ps := Load(fstest.MapFS{
-		"good.yaml":  {Data: fmt.Appendf(nil, minimal, "a.good", "")},
-		"bad.yaml":   {Data: fmt.Appendf(nil, minimal, "a.bad", "colour: red")},
-		"c1.yaml":    {Data: fmt.Appendf(nil, minimal, "c.one", "supersedes: [c.two]")},
-		"c2.yaml":    {Data: fmt.Appendf(nil, minimal, "c.two", "supersedes: [c.one]")},
-		"again.yml":  {Data: fmt.Appendf(nil, minimal, "a.good", "")},
-		"no.txt":     {Data: []byte("not a rule")},
+		"good.yaml":   {Data: fmt.Appendf(nil, minimal, "a.good", "")},
+		"bad.yaml":    {Data: fmt.Appendf(nil, minimal, "a.bad", "colour: red")},
+		"c1.yaml":     {Data: fmt.Appendf(nil, minimal, "c.one", "supersedes: [c.two]")},
+		"c2.yaml":     {Data: fmt.Appendf(nil, minimal, "c.two", "supersedes: [c.one]")},
+		"again.yml":   {Data: fmt.Appendf(nil, minimal, "a.good", "")},
+		"no.txt":      {Data: []byte("not a rule")},
 		"x.test.yaml": {Data: []byte("not a rule either")},
 	})
 	if len(s.Rules()) != 1 || s.Rule("a.good") == nil {

@@ -32,6 +32,9 @@ func (f *Frame) Unresolved() bool { return f.Kind == Native && f.Name == "" }
 // Stack is one thread's joined stack, leaf first.
 type Stack struct {
 	Frames []Frame
+	// Truncated is set when there are frames beyond the last that were not
+	// read. A pattern that wants the root is then undetermined.
+	Truncated bool
 }
 
 // EventKind tells a breakpoint stop from a timed sample.

@@ -51,8 +51,8 @@ func compile(p *pattern) *program {
 	return g
 }
 
-// thread is one way to have come to a state. Ways are compared by how many
-// unknown frames they took, then by how early they began.
+// thread is the best way to have come to a state. One thread per state is all
+// that matching keeps, which bounds it by frames times states.
 type thread struct {
 	alive    bool
 	unknowns int
@@ -66,6 +66,9 @@ type capNode struct {
 	prev  *capNode
 }
 
+// better orders ways to the same state: the one that began nearer to the leaf,
+// then the one that took fewer unknown frames. What follows a state does not
+// depend on the way to it, so the worse one can be forgotten.
 func (t thread) better(o thread) bool {
 	if !o.alive {
 		return true
@@ -78,15 +81,17 @@ func (t thread) better(o thread) bool {
 
 // run matches the program against the frames (indices into all) that it is
 // about, and returns the best match: the one nearest to the leaf, then the
-// one with the fewest unknown frames.
-func (g *program) run(all []Frame, view []int) (match, bool) {
+// one with the fewest unknown frames. With open, the stack goes on beyond its
+// last frame, so that nothing is known to be its root.
+func (g *program) run(all []Frame, view []int, open bool) (match, bool) {
 	n := len(g.steps)
 	cur := make([]thread, n+1)
 	next := make([]thread, n+1)
 	var best thread
-	g.enter(cur, 0, thread{alive: true})
+	cur[0] = thread{alive: true}
 	for i, fi := range view {
-		if cur[n].alive && (!g.root) && cur[n].better(best) {
+		g.pass(cur)
+		if cur[n].alive && (!g.root || open) && cur[n].better(best) {
 			best = cur[n]
 		}
 		clear(next)
@@ -107,15 +112,16 @@ func (g *program) run(all []Frame, view []int) (match, bool) {
 				t.caps = &capNode{as, fi, t.caps}
 			}
 			if g.steps[s].loop {
-				g.enter(next, s, t)
+				enter(next, s, t)
 			}
-			g.enter(next, s+1, t)
+			enter(next, s+1, t)
 		}
 		if !g.leaf {
-			g.enter(next, 0, thread{alive: true, start: i + 1})
+			enter(next, 0, thread{alive: true, start: i + 1})
 		}
 		cur, next = next, cur
 	}
+	g.pass(cur)
 	if cur[n].alive && cur[n].better(best) {
 		best = cur[n]
 	}
@@ -132,17 +138,20 @@ func (g *program) run(all []Frame, view []int) (match, bool) {
 	return m, true
 }
 
-// enter puts a thread into state s and into those reachable without a frame.
-func (g *program) enter(set []thread, s int, t thread) {
-	for {
-		if set[s].alive && !t.better(set[s]) {
-			return // the better one has been here, and went on from here
-		}
+// enter puts a thread into a state, unless a better one is there.
+func enter(set []thread, s int, t thread) {
+	if t.better(set[s]) {
 		set[s] = t
-		if s == len(g.steps) || !g.steps[s].optional {
-			return
+	}
+}
+
+// pass lets threads go past optional states. These only lead forward, so one
+// sweep is enough.
+func (g *program) pass(set []thread) {
+	for s := range g.steps {
+		if set[s].alive && g.steps[s].optional {
+			enter(set, s+1, set[s])
 		}
-		s++
 	}
 }
 
@@ -208,12 +217,7 @@ func (e *element) testPHP(f *Frame) bool {
 
 // glob is path.Match, except that * also matches slashes.
 func glob(pattern, s string) bool {
-	if !strings.Contains(s, "/") && !strings.Contains(pattern, "/") {
-		ok, err := path.Match(pattern, s)
-		return err == nil && ok
-	}
-	swap := strings.NewReplacer("/", "\x00")
-	ok, err := path.Match(swap.Replace(pattern), swap.Replace(s))
+	ok, err := path.Match(strings.ReplaceAll(pattern, "/", "\x00"), strings.ReplaceAll(s, "/", "\x00"))
 	return err == nil && ok
 }
 

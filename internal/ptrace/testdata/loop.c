@@ -131,6 +131,7 @@ int main(int argc, char **argv) {
 	if (sh == MAP_FAILED)
 		return 2;
 	mode = argv[3];
+	alarm(120); /* no test lasts that long; one that is killed leaves nobody */
 	pausing = argc > 4 ? atoi(argv[4]) : 0;
 	struct sigaction sa = {.sa_sigaction = on_usr1, .sa_flags = SA_SIGINFO | SA_RESTART};
 	sigaction(SIGUSR1, &sa, 0);
