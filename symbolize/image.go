@@ -90,8 +90,8 @@ type placed struct {
 	err        error
 }
 
-// NewImage describes a process with these mappings. mem reads its memory (for
-// the vDSO, which is no file).
+// NewImage describes a process with these mappings. mem reads its memory, for
+// the vDSO, which is no file; it may be nil.
 func NewImage(maps remote.Mappings, open Opener, mem remote.Reader, cache *Cache) *Image {
 	img := &Image{maps: maps, open: open, mem: mem, cache: cache}
 	byFile := make(map[cacheKey]*placed)
@@ -138,6 +138,9 @@ func (img *Image) load(p *placed) (*Module, error) {
 const maxVDSO = 1 << 20
 
 func (img *Image) vdso(p *placed) (*Module, error) {
+	if img.mem == nil {
+		return nil, fmt.Errorf("[vdso]: %w: nothing to read it with", remote.ErrUnmapped)
+	}
 	n, ok := p.code.End.Distance(p.code.Start)
 	if !ok || n > maxVDSO {
 		return nil, fmt.Errorf("[vdso]: %w: %d bytes", objfile.ErrMalformed, n)

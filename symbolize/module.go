@@ -137,6 +137,16 @@ func (m *Module) DWARF() (*dwinfo.Data, error) {
 	return m.dwarf, m.debugErr
 }
 
+// Preload begins to read the module's debug information, for a caller that
+// will need it soon and has other things to do first.
+func (m *Module) Preload() {
+	go func() {
+		if d, _ := m.DWARF(); d != nil {
+			_, _ = d.FramesAt(m.file.Entry())
+		}
+	}()
+}
+
 // SymbolSource names the best table that names the module's functions:
 // "dwarf", "symtab" or "dynsym".
 func (m *Module) SymbolSource() string {
@@ -166,7 +176,7 @@ func (m *Module) loadSymbols() {
 		if version == "plt" {
 			continue
 		}
-		if j, ok := m.byName[name]; !ok || s.Global && !m.syms[j].Global {
+		if j, ok := m.byName[name]; !ok || s.Over(m.syms[j]) {
 			m.byName[name] = i
 		}
 	}
@@ -184,6 +194,9 @@ func stubs(syms []objfile.Symbol) []objfile.Symbol {
 
 // Symbol finds a symbol by its raw name without version.
 func (m *Module) Symbol(name string) (objfile.Symbol, bool) {
+	if s, ok := m.file.Exported(name); ok {
+		return s, true
+	}
 	m.symOnce.Do(m.loadSymbols)
 	i, ok := m.byName[name]
 	if !ok {

@@ -58,6 +58,11 @@ func (o *Observer) openStarting(live *target.Live) (*session, error) {
 	if s.php, err = findPHP(s.img, live); err != nil {
 		return nil, err
 	}
+	// A distribution's libc debug file is compressed, and inflating it takes
+	// longer than all the rest.
+	if libc, err := s.img.Libc(); err == nil {
+		libc.Preload()
+	}
 	s.pipe = newPipeline(s)
 	_ = s.runtime()
 	return s, nil

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"sort"
+	"strings"
 	"sync"
 )
 
@@ -42,11 +43,22 @@ type File struct {
 	elf  *elf.File
 
 	mu   sync.Mutex
-	data map[string][]byte // sections read whole
+	data map[string]*section // sections read whole
 
 	symOnce sync.Once
 	syms    []Symbol
 	symErr  error
+
+	dynOnce sync.Once
+	dyn     map[string]Symbol
+}
+
+// section is one section's contents, read once and outside of any lock: big
+// ones are wanted from several goroutines at a time.
+type section struct {
+	once sync.Once
+	b    []byte
+	err  error
 }
 
 // Open reads the headers of an ELF file of size bytes. On success the file
@@ -59,7 +71,7 @@ func Open(name string, r io.ReaderAt, size int64, c io.Closer) (*File, error) {
 	if f.Class != elf.ELFCLASS64 || f.Data != elf.ELFDATA2LSB {
 		return nil, fmt.Errorf("%s: %w: only 64-bit little-endian files are supported, not %v %v", name, ErrMalformed, f.Class, f.Data)
 	}
-	return &File{Name: name, r: r, c: c, size: size, elf: f, data: make(map[string][]byte)}, nil
+	return &File{Name: name, r: r, c: c, size: size, elf: f, data: make(map[string]*section)}, nil
 }
 
 // Close closes the underlying file.
@@ -152,55 +164,21 @@ func (f *File) Section(name string) ([]byte, error) {
 		return nil, nil
 	}
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if b, ok := f.data[name]; ok {
-		return b, nil
+	c := f.data[name]
+	if c == nil {
+		c = &section{}
+		f.data[name] = c
 	}
-	if err := f.check(s); err != nil {
-		return nil, err
-	}
-	b, err := s.Data()
-	if err != nil {
-		return nil, fmt.Errorf("%s: section %s: %w: %v", f.Name, name, ErrMalformed, err)
-	}
-	f.data[name] = b
-	return b, nil
-}
-
-// Range returns n bytes of a section from off on. Of an uncompressed section
-// no more than that is read from the file.
-func (f *File) Range(name string, off, n uint64) ([]byte, error) {
-	s := f.raw(name)
-	if s == nil || s.Type == elf.SHT_NOBITS {
-		return nil, fmt.Errorf("%s: %w: %s", f.Name, ErrNoSection, name)
-	}
-	if err := f.check(s); err != nil {
-		return nil, err
-	}
-	if off > s.Size || n > s.Size-off {
-		return nil, fmt.Errorf("%s: %w: bytes %#x+%#x of section %s, which has %#x", f.Name, ErrMalformed, off, n, name, s.Size)
-	}
-	f.mu.Lock()
-	b, ok := f.data[name]
 	f.mu.Unlock()
-	if !ok && compressed(s) {
-		var err error
-		if b, err = f.Section(name); err != nil {
-			return nil, err
+	c.once.Do(func() {
+		if c.err = f.check(s); c.err != nil {
+			return
 		}
-		ok = true
-	}
-	if ok {
-		if off+n > uint64(len(b)) {
-			return nil, fmt.Errorf("%s: %w: section %s is shorter than it says", f.Name, ErrMalformed, name)
+		if c.b, c.err = s.Data(); c.err != nil {
+			c.b, c.err = nil, fmt.Errorf("%s: section %s: %w: %v", f.Name, name, ErrMalformed, c.err)
 		}
-		return b[off : off+n : off+n], nil
-	}
-	out := make([]byte, n)
-	if _, err := f.r.ReadAt(out, int64(s.Offset+off)); err != nil {
-		return nil, fmt.Errorf("%s: section %s: %w", f.Name, name, err)
-	}
-	return out, nil
+	})
+	return c.b, c.err
 }
 
 // BuildID is the GNU build-id in hexadecimal, "" when there is none.
@@ -228,6 +206,17 @@ type Symbol struct {
 	Global  bool
 	Weak    bool
 	Dynamic bool // from .dynsym
+	// Old is set for a version of the symbol that programs linked today don't
+	// get (name@VERSION rather than name@@VERSION).
+	Old bool
+}
+
+// Over reports whether s rather than b is meant by a name that both have.
+func (s Symbol) Over(b Symbol) bool {
+	if s.Old != b.Old {
+		return b.Old
+	}
+	return s.Global && !b.Global
 }
 
 // Symbols lists the defined symbols of .symtab, or of .dynsym when there is no
@@ -253,6 +242,25 @@ func (f *File) Symbols() ([]Symbol, error) {
 	return f.syms, f.symErr
 }
 
+// Exported finds a symbol of .dynsym by name, without its version. That table
+// is a fifth of .symtab's size in a program that has both.
+func (f *File) Exported(name string) (Symbol, bool) {
+	f.dynOnce.Do(func() {
+		raw, err := f.elf.DynamicSymbols()
+		if err != nil {
+			return // a static program, or a lie that Symbols reports
+		}
+		f.dyn = make(map[string]Symbol, len(raw))
+		for _, s := range convert(raw, true) {
+			if have, ok := f.dyn[s.Name]; !ok || s.Over(have) {
+				f.dyn[s.Name] = s
+			}
+		}
+	})
+	s, ok := f.dyn[name]
+	return s, ok
+}
+
 func convert(raw []elf.Symbol, dynamic bool) []Symbol {
 	out := make([]Symbol, 0, len(raw))
 	for _, s := range raw {
@@ -263,8 +271,13 @@ func convert(raw []elf.Symbol, dynamic bool) []Symbol {
 		if typ == elf.STT_SECTION || typ == elf.STT_FILE || typ == elf.STT_TLS {
 			continue
 		}
+		_, version, _ := strings.Cut(s.Name, "@")
+		old := version != "" && version[0] != '@' && version != "plt"
+		if dynamic {
+			old = s.HasVersion && s.VersionIndex.IsHidden()
+		}
 		out = append(out, Symbol{
-			Name: s.Name, Value: s.Value, Size: s.Size,
+			Old: old, Name: s.Name, Value: s.Value, Size: s.Size,
 			Func: typ == elf.STT_FUNC || typ == elf.STT_GNU_IFUNC, Object: typ == elf.STT_OBJECT,
 			Global: bind == elf.STB_GLOBAL, Weak: bind == elf.STB_WEAK, Dynamic: dynamic,
 		})
