@@ -312,11 +312,11 @@ func (r *Rule) confidence(vars map[string]any, unknowns float64) float64 {
 func (r *Rule) evidence(vars map[string]any, f *Finding) []Evidence {
 	var out []Evidence
 	if steps, ok := vars["chain.steps"].(int64); ok && r.chain && steps > 0 {
+		e := Evidence{What: fmt.Sprintf("%v grew one block", vars["chain.symbol"]), N: int(steps)}
 		from, _ := vars["chain.start_bytes"].(int64)
 		to, _ := vars["chain.end_bytes"].(int64)
-		out = append(out, Evidence{
-			What: fmt.Sprintf("%v grew one block", vars["chain.symbol"]), N: int(steps), FromBytes: uint64(from), ToBytes: uint64(to),
-		})
+		e.FromBytes, e.ToBytes = uint64(from), uint64(to)
+		out = append(out, e)
 	}
 	return append(out, Evidence{What: "stacks that match", N: f.Matched})
 }

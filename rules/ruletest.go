@@ -37,7 +37,7 @@ func LoadTests(dir fs.FS) ([]Case, []Problem) {
 		if err != nil || e.IsDir() || !strings.HasSuffix(p, ".test.yaml") {
 			return err
 		}
-		b, err := fs.ReadFile(dir, p)
+		b, err := readFile(dir, p)
 		if err != nil {
 			return err
 		}
