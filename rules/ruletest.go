@@ -178,13 +178,16 @@ func (s *Set) check(c *Case, rep Report) error {
 		return nil
 	}
 	f := res.Finding
+	if f.Confidence < res.Rule.score.reportAt {
+		return fmt.Errorf("it matches, but %s", res.Hidden)
+	}
 	for name, want := range c.Captures {
-		got := ""
-		if name == "site" && f.Site != nil {
-			got = f.Site.text()
+		got, ok := f.Captures[name]
+		if !ok {
+			return fmt.Errorf("nothing was captured as %s", name)
 		}
-		if !glob(want, got) {
-			return fmt.Errorf("%s is %q, expected %q", name, got, want)
+		if !glob(want, got.text()) {
+			return fmt.Errorf("%s is %q, expected %q", name, got.text(), want)
 		}
 	}
 	if c.Score != "" {
