@@ -102,10 +102,19 @@ func compareVersions(a, b []int) int {
 	return 0
 }
 
+// release is a version without what packagers and developers append:
+// 8.4.11-dev, 7.4.33+ubuntu1.
+func release(version string) string {
+	if i := strings.IndexFunc(version, func(r rune) bool { return r != '.' && (r < '0' || r > '9') }); i >= 0 {
+		return version[:i]
+	}
+	return version
+}
+
 // to reports whether the rule is meant for a target, and if not, why. What is
 // not known of the target excludes nothing.
 func (a *applies) to(t *Target) (bool, string) {
-	if v, err := parseVersion(t.PHPVersion); err == nil {
+	if v, err := parseVersion(release(t.PHPVersion)); err == nil {
 		for _, w := range a.php {
 			c := compareVersions(v, w.v)
 			ok := w.op == ">=" && c >= 0 || w.op == "<=" && c <= 0 || w.op == ">" && c > 0 || w.op == "<" && c < 0 || w.op == "=" && c == 0

@@ -57,7 +57,7 @@ func (n *notNode) walk(f func(node))  { f(n); n.of.walk(f) }
 func (n *exprNode) walk(f func(node)) { f(n) }
 func (n *seenNode) walk(f func(node)) { f(n) }
 
-// condition reads one node of match.
+// condition reads one node of match, and adds to bound what its lines capture.
 func (d *decoder) condition(n *yaml.Node, bound map[string]bool) node {
 	if n.Kind != yaml.MappingNode {
 		d.addf(n, codeType, "a condition is a mapping with all, any, not, stack, php or expr")
@@ -89,9 +89,10 @@ func (d *decoder) condition(n *yaml.Node, bound map[string]bool) node {
 		}
 	}
 	d.mapping(n, "a condition", fields{
-		"all":  func(n *yaml.Node) { set(n, &allNode{many(n, "all")}) },
-		"any":  func(n *yaml.Node) { set(n, &anyNode{many(n, "any")}) },
-		"not":  func(n *yaml.Node) { set(n, &notNode{d.condition(n, bound)}) },
+		"all": func(n *yaml.Node) { set(n, &allNode{many(n, "all")}) },
+		"any": func(n *yaml.Node) { set(n, &anyNode{many(n, "any")}) },
+		// What is absent captures nothing, so its names are not bound.
+		"not":  func(n *yaml.Node) { set(n, &notNode{d.condition(n, map[string]bool{})}) },
 		"expr": func(n *yaml.Node) { e := d.expr(n, "expr", cel.BoolType); set(n, &exprNode{e}) },
 		"in": func(n *yaml.Node) {
 			in = n

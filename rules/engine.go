@@ -75,7 +75,8 @@ type Options struct {
 	Now time.Time
 }
 
-var errNoStack = errors.New("event without a stack")
+// ErrNoStack is returned for an event whose stack is not in the observation.
+var ErrNoStack = errors.New("event without a stack")
 
 // evaluation is one rule at work on one observation.
 type evaluation struct {
@@ -89,7 +90,7 @@ type evaluation struct {
 func (o *Observation) Validate() error {
 	for i := range o.Events {
 		if s := o.Events[i].Stack; s < 0 || s >= len(o.Stacks) {
-			return fmt.Errorf("%w: event %d names stack %d of %d", errNoStack, i, s, len(o.Stacks))
+			return fmt.Errorf("%w: event %d names stack %d of %d", ErrNoStack, i, s, len(o.Stacks))
 		}
 	}
 	return nil
@@ -225,8 +226,14 @@ func (r *Rule) excepted(f *Finding, now time.Time) (reason string, ok bool) {
 	return "", false
 }
 
-// text is how messages, exceptions and test files write a place.
-func (s Site) text() string { return fmt.Sprintf("%s:%d", s.File, s.Line) }
+// text is how messages, exceptions and test files write a place: file:line,
+// or the function when there is no file.
+func (s Site) text() string {
+	if s.File == "" {
+		return s.Function
+	}
+	return fmt.Sprintf("%s:%d", s.File, s.Line)
+}
 
 // each visits the events that match, with how they do.
 func (x *evaluation) each(visit func(s *Stack, h hit)) {
@@ -312,11 +319,11 @@ func (r *Rule) confidence(vars map[string]any, unknowns float64) float64 {
 func (r *Rule) evidence(vars map[string]any, f *Finding) []Evidence {
 	var out []Evidence
 	if steps, ok := vars["chain.steps"].(int64); ok && r.chain && steps > 0 {
+		e := Evidence{What: fmt.Sprintf("%v grew one block", vars["chain.symbol"]), N: int(steps)}
 		from, _ := vars["chain.start_bytes"].(int64)
 		to, _ := vars["chain.end_bytes"].(int64)
-		out = append(out, Evidence{
-			What: fmt.Sprintf("%v grew one block", vars["chain.symbol"]), N: int(steps), FromBytes: uint64(from), ToBytes: uint64(to),
-		})
+		e.FromBytes, e.ToBytes = uint64(from), uint64(to)
+		out = append(out, e)
 	}
 	return append(out, Evidence{What: "stacks that match", N: f.Matched})
 }

@@ -18,8 +18,10 @@ var evidence = map[string]struct {
 
 	"chain.steps":       {cel.IntType, "attach with breakpoints on mmap and mremap"},
 	"chain.monotonic":   {cel.BoolType, "attach with breakpoints on mmap and mremap"},
-	"chain.start_bytes": {cel.IntType, "attach with breakpoints on mmap and mremap"},
-	"chain.end_bytes":   {cel.IntType, "attach with breakpoints on mmap and mremap"},
+	"chain.grown_bytes": {cel.IntType, "attach with breakpoints on mmap and mremap"},
+	"chain.start_bytes": {cel.IntType, "attach with breakpoints on mmap and mremap, and a call that tells the block's whole size"},
+	"chain.end_bytes":   {cel.IntType, "attach with breakpoints on mmap and mremap, and a call that tells the block's whole size"},
+	"chain.size_known":  {cel.BoolType, "attach with breakpoints on mmap and mremap"},
 	"chain.quadratic":   {cel.BoolType, "attach with breakpoints on mmap and mremap"},
 	"chain.symbol":      {cel.StringType, "attach with breakpoints on mmap and mremap"},
 
@@ -122,10 +124,7 @@ func collect(o *Observation) map[string]any {
 		}
 	}
 	if watches(o, "mmap") || watches(o, "mremap") {
-		c := DeriveChain(o.Events)
-		vars["chain.steps"], vars["chain.monotonic"] = int64(c.Steps), c.Monotonic
-		vars["chain.start_bytes"], vars["chain.end_bytes"] = int64(c.StartBytes), int64(c.EndBytes)
-		vars["chain.quadratic"], vars["chain.symbol"] = c.Quadratic, c.Symbol
+		collectChain(DeriveChain(o.Events), vars)
 	}
 	stops, samples := count(o)
 	if s := o.Duration.Seconds(); s > 0 {
@@ -136,6 +135,16 @@ func collect(o *Observation) map[string]any {
 	}
 	collectStacks(o, vars)
 	return vars
+}
+
+func collectChain(c Chain, vars map[string]any) {
+	vars["chain.steps"], vars["chain.monotonic"] = int64(c.Steps), c.Monotonic
+	vars["chain.quadratic"], vars["chain.symbol"] = c.Quadratic, c.Symbol
+	vars["chain.grown_bytes"], vars["chain.size_known"] = int64(c.GrownBytes), c.SizeKnown
+	// Without a step there is no block, and its size is 0 rather than unknown.
+	if c.SizeKnown || c.Steps == 0 {
+		vars["chain.start_bytes"], vars["chain.end_bytes"] = int64(c.StartBytes), int64(c.EndBytes)
+	}
 }
 
 func watches(o *Observation, symbol string) bool {

@@ -1,10 +1,9 @@
 package rules
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
-	"sort"
+	"slices"
 	"strings"
 	"sync"
 
@@ -13,11 +12,15 @@ import (
 	"cel.dev/cel-go/common/types/ref"
 )
 
-// maxCost bounds an expression's evaluation in CEL's cost units.
-const maxCost = 10_000
+const (
+	// maxCost bounds an expression's evaluation in CEL's cost units.
+	maxCost = 10_000
+	// maxExpr bounds an expression's text in characters.
+	maxExpr = 4096
+)
 
 var environment = sync.OnceValues(func() (*cel.Env, error) {
-	opts := make([]cel.EnvOption, 0, len(evidence))
+	opts := []cel.EnvOption{cel.ParserExpressionSizeLimit(maxExpr)}
 	for name, e := range evidence {
 		opts = append(opts, cel.Variable(name, e.typ))
 	}
@@ -28,54 +31,74 @@ var environment = sync.OnceValues(func() (*cel.Env, error) {
 type expr struct {
 	text string
 	prg  cel.Program
-	uses []string // the evidence it names
+	uses []string // the evidence it names, sorted
 }
 
-// word finds dotted names in an expression.
-var word = regexp.MustCompile(`[A-Za-z_][A-Za-z_0-9]*(?:\.[A-Za-z_][A-Za-z_0-9]*)+`)
+// exprError is what is wrong with an expression, and where in its text.
+type exprError struct {
+	line, col int // both from 0
+	msg       string
+}
 
-// quoted finds string literals, in which a dotted word is no name.
-var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'`)
+func (e *exprError) Error() string { return e.msg }
 
 // compileExpr checks and compiles. want is the type that is needed, nil for any.
-// at is the column in text at which the problem lies, from 0.
-func compileExpr(text string, want *cel.Type) (e *expr, at int, err error) {
+func compileExpr(text string, want *cel.Type) (*expr, *exprError) {
 	env, err := environment()
 	if err != nil {
-		return nil, 0, err
+		return nil, &exprError{msg: err.Error()}
 	}
 	ast, iss := env.Compile(text)
-	if iss != nil && iss.Err() != nil {
-		for _, p := range iss.Errors() {
-			at = p.Location.Column()
-			err = errors.New(p.Message)
-			break
-		}
-		plain := quoted.ReplaceAllStringFunc(text, func(s string) string { return strings.Repeat(" ", len(s)) })
-		for _, loc := range word.FindAllStringIndex(plain, -1) {
-			name := plain[loc[0]:loc[1]]
-			if _, ok := evidence[name]; !ok && knownSpace(name) {
-				return nil, loc[0], fmt.Errorf("no evidence is called %s%s", name, didYouMean(name, evidenceNames()))
-			}
-		}
-		return nil, at, err
+	if iss.Err() != nil {
+		return nil, explainIssues(text, iss)
 	}
-	if want != nil && !ast.OutputType().IsAssignableType(want) {
-		return nil, 0, fmt.Errorf("the expression gives %s, not %s", ast.OutputType(), want)
+	if want != nil && !ast.OutputType().IsExactType(want) {
+		return nil, &exprError{msg: fmt.Sprintf("the expression gives %s, not %s", ast.OutputType(), want)}
 	}
 	prg, err := env.Program(ast, cel.EvalOptions(cel.OptPartialEval), cel.CostLimit(maxCost))
 	if err != nil {
-		return nil, 0, err
+		return nil, &exprError{msg: err.Error()}
 	}
-	e = &expr{text: text, prg: prg}
-	plain := quoted.ReplaceAllString(text, `""`)
-	for _, name := range word.FindAllString(plain, -1) {
-		if _, ok := evidence[name]; ok {
-			e.uses = append(e.uses, name)
+	e := &expr{text: text, prg: prg}
+	for _, r := range ast.NativeRep().ReferenceMap() {
+		if _, ok := evidence[r.Name]; ok && !slices.Contains(e.uses, r.Name) {
+			e.uses = append(e.uses, r.Name)
 		}
 	}
-	sort.Strings(e.uses)
-	return e, 0, nil
+	slices.Sort(e.uses)
+	return e, nil
+}
+
+var (
+	// word finds dotted names in an expression.
+	word = regexp.MustCompile(`[A-Za-z_][A-Za-z_0-9]*(?:\.[A-Za-z_][A-Za-z_0-9]*)+`)
+	// quoted finds string literals, in which a dotted word is no name.
+	quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'`)
+)
+
+// explainIssues takes the first problem, and a misspelt name before all others:
+// CEL splits chain.step at the dot and finds "chain" undeclared.
+func explainIssues(text string, iss *cel.Issues) *exprError {
+	blank := quoted.ReplaceAllStringFunc(text, func(s string) string { return strings.Repeat(" ", len(s)) })
+	for _, loc := range word.FindAllStringIndex(blank, -1) {
+		name := blank[loc[0]:loc[1]]
+		if _, ok := evidence[name]; !ok && knownSpace(name) {
+			before := text[:loc[0]]
+			return &exprError{
+				line: strings.Count(before, "\n"), col: len(before) - strings.LastIndexByte(before, '\n') - 1,
+				msg: fmt.Sprintf("no evidence is called %s%s", name, didYouMean(name, evidenceNames())),
+			}
+		}
+	}
+	first := iss.Errors()[0]
+	msg, _, _ := strings.Cut(first.Message, "\n")
+	switch {
+	case strings.Contains(msg, "applied to '(double, int)'"):
+		msg += "; write the number with a decimal point"
+	case strings.Contains(msg, "applied to '(int, double)'"):
+		msg += "; write the number without a decimal point"
+	}
+	return &exprError{line: max(first.Location.Line()-1, 0), col: max(first.Location.Column(), 0), msg: msg}
 }
 
 // knownSpace reports whether a dotted name begins like evidence, rather than
@@ -104,15 +127,13 @@ func (e *errUnknown) Error() string {
 // eval evaluates with the evidence at hand. Evidence that is missing only
 // matters when the result depends on it.
 func (e *expr) eval(vars map[string]any) (ref.Val, error) {
-	var unknown []*cel.AttributePatternType
-	var names []string
+	var absent []*cel.AttributePatternType
 	for _, n := range e.uses {
 		if _, ok := vars[n]; !ok {
-			unknown = append(unknown, cel.AttributePattern(n))
-			names = append(names, n)
+			absent = append(absent, cel.AttributePattern(n))
 		}
 	}
-	pv, err := cel.PartialVars(vars, unknown...)
+	pv, err := cel.PartialVars(vars, absent...)
 	if err != nil {
 		return nil, err
 	}
@@ -120,10 +141,25 @@ func (e *expr) eval(vars map[string]any) (ref.Val, error) {
 	if err != nil {
 		return nil, fmt.Errorf("expression %q: %w", e.text, err)
 	}
-	if types.IsUnknown(v) {
-		return nil, &errUnknown{names}
+	if u, ok := v.(*types.Unknown); ok {
+		return nil, &errUnknown{decisive(u)}
 	}
 	return v, nil
+}
+
+// decisive lists the evidence that a result depends on and that is missing.
+func decisive(u *types.Unknown) []string {
+	var names []string
+	for _, id := range u.IDs() {
+		trails, _ := u.GetAttributeTrails(id)
+		for _, t := range trails {
+			if n := t.Variable(); !slices.Contains(names, n) {
+				names = append(names, n)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // truth evaluates a condition.

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"io"
 	"io/fs"
 	"regexp"
 	"sort"
@@ -60,8 +61,6 @@ type Rule struct {
 	message    *template
 	exceptions []exception
 	chain      bool // some expression looks at chain
-	// supersedesAt is where each superseded id stands, for problems.
-	supersedesAt []*yaml.Node
 }
 
 type score struct {
@@ -107,7 +106,7 @@ func Load(dirs ...fs.FS) (*Set, []Problem) {
 			if e.IsDir() || !isRuleFile(path) {
 				return nil
 			}
-			b, err := fs.ReadFile(dir, path)
+			b, err := readFile(dir, path)
 			if err != nil {
 				problems = append(problems, Problem{path, 1, 1, codeYAML, err.Error()})
 				return nil
@@ -134,6 +133,16 @@ func Load(dirs ...fs.FS) (*Set, []Problem) {
 	sort.Slice(s.rules, func(i, j int) bool { return s.rules[i].ID < s.rules[j].ID })
 	sortProblems(problems)
 	return s, problems
+}
+
+// readFile reads no more of a file than document needs to refuse it.
+func readFile(dir fs.FS, path string) ([]byte, error) {
+	f, err := dir.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxFile+1))
 }
 
 func isRuleFile(path string) bool {
@@ -266,16 +275,23 @@ func (d *decoder) expr(n *yaml.Node, what string, want *cel.Type) *expr {
 	if text == "" {
 		return nil
 	}
-	e, at, err := compileExpr(text, want)
-	if err != nil {
-		line, col := n.Line, n.Column
-		if n.Style == 0 {
-			col += at
-		}
-		d.at(line, col, codeExpr, "%s", strings.ReplaceAll(err.Error(), "\n", " "))
-		return nil
+	e, err := compileExpr(text, want)
+	if err == nil {
+		return e
 	}
-	return e
+	line, col := n.Line, n.Column
+	switch {
+	case n.Style&yaml.LiteralStyle != 0:
+		line = n.Line + 1 + err.line
+		col = d.indent(line) + 1 + err.col
+	case n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0:
+		// Escapes would shift this; expressions seldom have any.
+		col += 1 + err.col
+	case n.Style&yaml.FoldedStyle == 0:
+		col += err.col
+	}
+	d.at(min(line, len(d.lines)), col, codeExpr, "%s", err.msg)
+	return nil
 }
 
 func (d *decoder) score(n *yaml.Node, s *score) {

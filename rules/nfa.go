@@ -1,9 +1,6 @@
 package rules
 
-import (
-	"path"
-	"strings"
-)
+import "strings"
 
 // match is one place where a pattern matches.
 type match struct {
@@ -215,11 +212,32 @@ func (e *element) testPHP(f *Frame) bool {
 	return false
 }
 
-// glob is path.Match, except that * also matches slashes.
+// glob matches a whole string against a pattern in which * stands for any
+// characters, also slashes, and ? for one. Nothing else is special: PHP's class
+// names have backslashes, and module names such as [vdso] brackets. It only
+// ever goes back to the last *, so it takes time len(pattern) × len(s) at most.
 func glob(pattern, s string) bool {
-	ok, err := path.Match(strings.ReplaceAll(pattern, "/", "\x00"), strings.ReplaceAll(s, "/", "\x00"))
-	return err == nil && ok
+	p, i := 0, 0
+	star, from := -1, 0
+	for i < len(s) {
+		switch {
+		case p < len(pattern) && pattern[p] == '*':
+			star, from = p, i
+			p++
+		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == s[i]):
+			p++
+			i++
+		case star >= 0:
+			from++
+			p, i = star+1, from
+		default:
+			return false
+		}
+	}
+	return strings.Trim(pattern[p:], "*") == ""
 }
+
+func isGlob(s string) bool { return strings.ContainsAny(s, "*?") }
 
 func isLibc(module string) bool {
 	return strings.HasPrefix(module, "libc.") || strings.HasPrefix(module, "libc-") || strings.HasPrefix(module, "ld-") ||

@@ -3,7 +3,6 @@ package rules
 import (
 	"errors"
 	"fmt"
-	"path"
 	"strconv"
 	"strings"
 
@@ -91,7 +90,7 @@ func parsePattern(text string, php bool) (*pattern, map[int]error) {
 // anchored reports whether some frame must be there and be something.
 func (p *pattern) anchored() bool {
 	for i := range p.elements {
-		if e := &p.elements[i]; e.min > 0 && !e.any {
+		if e := &p.elements[i]; e.min > 0 && (!e.any || e.module != "" || e.file != "") {
 			return true
 		}
 	}
@@ -180,9 +179,22 @@ func repeat(w string) (lo, hi int, ok bool) {
 	return lo, hi, err == nil
 }
 
+// parseLines reads the line= of a frame: A, A-B or A-*.
+func parseLines(w string) (lo, hi int, err error) {
+	lo, hi, ok := repeat(w)
+	if !ok {
+		lo, err = strconv.Atoi(w)
+		hi = lo
+	}
+	if err != nil || lo < 1 || hi != unbounded && hi < lo {
+		return 0, 0, errors.New("a line, or lines as A-B")
+	}
+	return lo, hi, nil
+}
+
 func checkRepeat(lo, hi int) error {
 	switch {
-	case lo > maxRepeat || hi > maxRepeat:
+	case lo < 0 || lo > maxRepeat || hi > maxRepeat:
 		return fmt.Errorf("at most %d frames; write M-* for any number", maxRepeat)
 	case hi != unbounded && hi < lo, hi == 0:
 		return fmt.Errorf("%d-%d takes no frame", lo, hi)
@@ -198,9 +210,6 @@ func (e *element) setNames(w string) error {
 		}
 		if isGlob(n) {
 			e.exact = false
-			if _, err := path.Match(n, ""); err != nil {
-				return fmt.Errorf("pattern %q: %w", n, err)
-			}
 		} else {
 			n = symname.Canonical(n)
 		}
@@ -211,8 +220,6 @@ func (e *element) setNames(w string) error {
 
 // setPHPNames reads name, class::method, or alternatives of either.
 func (e *element) setPHPNames(w string) { e.names = strings.Split(w, "|") }
-
-func isGlob(s string) bool { return strings.ContainsAny(s, "*?[") }
 
 // attributes reads what follows the name.
 func (e element) attributes(words []string) (element, error) {
@@ -228,20 +235,16 @@ func (e element) attributes(words []string) (element, error) {
 		var err error
 		switch {
 		case key == "as":
+			if !name.MatchString(val) {
+				err = fmt.Errorf("%q can't be a name", val)
+			}
 			e.as = val
 		case key == "file":
 			e.file = val
-			_, err = path.Match(val, "")
 		case key == "mod" && !e.php:
 			e.module = val
-			_, err = path.Match(val, "")
 		case key == "line":
-			lo, hi, isRange := repeat(val)
-			if !isRange {
-				lo, err = strconv.Atoi(val)
-				hi = lo
-			}
-			e.lineMin, e.lineMax = lo, hi
+			e.lineMin, e.lineMax, err = parseLines(val)
 		case key == "inl" && !e.php:
 			if val != "any" && val != "only" && val != "never" {
 				err = errors.New("any, only or never")

@@ -37,7 +37,7 @@ func LoadTests(dir fs.FS) ([]Case, []Problem) {
 		if err != nil || e.IsDir() || !strings.HasSuffix(p, ".test.yaml") {
 			return err
 		}
-		b, err := fs.ReadFile(dir, p)
+		b, err := readFile(dir, p)
 		if err != nil {
 			return err
 		}
@@ -178,13 +178,16 @@ func (s *Set) check(c *Case, rep Report) error {
 		return nil
 	}
 	f := res.Finding
+	if f.Confidence < res.Rule.score.reportAt {
+		return fmt.Errorf("it matches, but %s", res.Hidden)
+	}
 	for name, want := range c.Captures {
-		got := ""
-		if name == "site" && f.Site != nil {
-			got = f.Site.text()
+		got, ok := f.Captures[name]
+		if !ok {
+			return fmt.Errorf("nothing was captured as %s", name)
 		}
-		if !glob(want, got) {
-			return fmt.Errorf("%s is %q, expected %q", name, got, want)
+		if !glob(want, got.text()) {
+			return fmt.Errorf("%s is %q, expected %q", name, got.text(), want)
 		}
 	}
 	if c.Score != "" {

@@ -128,7 +128,7 @@ func (b *bench) dumpTable(ctx context.Context) error {
 // The gap worker's life, and when in it the tool begins. The life is long
 // enough for gdb on a slow machine.
 const (
-	gapLife  = 1500 * time.Millisecond
+	gapLife  = 2500 * time.Millisecond
 	gapStart = 200 * time.Millisecond
 )
 

@@ -3,6 +3,7 @@ package zend
 import (
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -42,22 +43,28 @@ type Layout struct {
 	Source  LayoutSource
 	Version string // of the build the table was read from
 
-	EGCurrent, EGStack, EGStackTop, EGStackEnd, EGBeforeException uint64
-	EDOpline, EDFunc, EDCallInfo, EDPrev, EDSize                  uint64
-	FuncType, FuncFlags, FuncName, FuncScope, FuncSize            uint64
-	OpFilename, OpLineStart, OpOpcodes, OpLast                    uint64
-	OplineSize, OplineLine, OplineCode, OplineExtended            uint64
-	InternalHandler                                               uint64
-	StringLen, StringVal                                          uint64
-	ClassName                                                     uint64
-	SGMethod, SGURI, SGQuery, SGScript, SGTime                    uint64
-	HeapSize, HeapPeak, HeapReal, HeapRealPeak, HeapLimit         uint64
-	ChunkHeap, ChunkHeapSlot                                      uint64
+	EGCurrent, EGStack, EGStackTop, EGExceptionOp, EGBeforeException uint64
+	EDOpline, EDFunc, EDThis, EDCallInfo, EDPrev, EDSize             uint64
+	GenExecuteData, GenFake, GenParent                               uint64
+	FuncType, FuncFlags, FuncName, FuncScope, FuncSize               uint64
+	OpFilename, OpLineStart, OpLineEnd, OpOpcodes, OpLast            uint64
+	OplineSize, OplineLine, OplineCode, OplineExtended               uint64
+	InternalHandler                                                  uint64
+	StringLen, StringVal                                             uint64
+	ClassName                                                        uint64
+	SGMethod, SGURI, SGQuery, SGScript, SGTime                       uint64
+	HeapSize, HeapPeak, HeapReal, HeapRealPeak, HeapLimit            uint64
+	ChunkHeap, ChunkHeapSlot                                         uint64
 
+	constants
+	opcodes []string
+}
+
+// constants are macros, which -g leaves out of DWARF.
+type constants struct {
 	CallTop                          uint32
 	AccClosure, AccGenerator, AccVia uint32
 	TypeInternal, TypeUser, TypeEval uint8
-	opcodes                          []string
 }
 
 // Opcode names an opcode, "" when it is not known.
@@ -101,7 +108,7 @@ func builtin(minor string, zts, debug bool) (*Layout, error) {
 		s := Struct{Members: make(Members, len(raw))}
 		for k, v := range raw {
 			var m []uint64
-			if k == "size" && json.Unmarshal(v, &s.Size) == nil {
+			if k == "@size" && json.Unmarshal(v, &s.Size) == nil {
 				continue
 			}
 			if err := json.Unmarshal(v, &m); err != nil || len(m) < 2 {
@@ -112,7 +119,7 @@ func builtin(minor string, zts, debug bool) (*Layout, error) {
 		structs[name] = s
 	}
 	l := &Layout{Source: Builtin, Version: f.PHP}
-	if err := l.fill(structs, f.Constants); err != nil {
+	if err := errors.Join(l.fill(structs), l.set(f.Constants)); err != nil {
 		return nil, fmt.Errorf("built-in table for %s: %w", minor, err)
 	}
 	ops, err := tables.ReadFile("layouts/opcodes-" + minor + ".json")
@@ -125,33 +132,69 @@ func builtin(minor string, zts, debug bool) (*Layout, error) {
 	return l, nil
 }
 
+// agreed is what all tables of a major version have in common of that which
+// DWARF doesn't tell: constants, and the names of opcodes. It serves a version
+// that has no table of its own.
+func agreed(version string) (*Layout, error) {
+	major, _, _ := strings.Cut(version, ".")
+	var out *Layout
+	for _, v := range knownVersions() {
+		if m, _, _ := strings.Cut(v, "."); m != major {
+			continue
+		}
+		l, err := builtin(v, false, false)
+		if err != nil {
+			return nil, err
+		}
+		if out == nil {
+			out = &Layout{constants: l.constants, opcodes: l.opcodes}
+			continue
+		}
+		if l.constants != out.constants {
+			return nil, fmt.Errorf("%w: the constants of PHP %s differ between %s and others", ErrIncomplete, major, v)
+		}
+		out.opcodes = common(out.opcodes, l.opcodes)
+	}
+	if out == nil {
+		return nil, fmt.Errorf("%w: no table for any PHP %s", ErrIncomplete, major)
+	}
+	out.Version = version
+	return out, nil
+}
+
+// common keeps the names that both lists have for a number.
+func common(a, b []string) []string {
+	out := make([]string, min(len(a), len(b)))
+	for i := range out {
+		if a[i] == b[i] {
+			out[i] = a[i]
+		}
+	}
+	return out
+}
+
 // structNames are the C structs that a layout is read from.
 var structNames = []string{
 	"_zend_executor_globals", "_zend_execute_data", "_zend_op_array", "_zend_op", "_zend_string", "_zend_class_entry",
-	"_zend_internal_function", "_sapi_globals_struct", "_zend_mm_heap", "_zend_mm_chunk",
+	"_zend_internal_function", "_sapi_globals_struct", "_zend_mm_heap", "_zend_mm_chunk", "_zend_generator",
 }
 
-// fromDWARF reads the offsets from the binary itself. The constants are
-// macros, which -g leaves out, so they come from the built-in table.
+// fromDWARF reads the offsets from the binary itself, and takes the rest from
+// another layout.
 func fromDWARF(t Types, base *Layout) (*Layout, error) {
 	structs, err := t.Structs(structNames...)
 	if err != nil {
 		return nil, err
 	}
-	l := &Layout{Source: FromDWARF, Version: base.Version, opcodes: base.opcodes}
-	err = l.fill(structs, map[string]uint32{
-		"ZEND_CALL_TOP": base.CallTop, "ZEND_ACC_CLOSURE": base.AccClosure, "ZEND_ACC_GENERATOR": base.AccGenerator,
-		"ZEND_ACC_CALL_VIA_TRAMPOLINE": base.AccVia, "ZEND_INTERNAL_FUNCTION": uint32(base.TypeInternal),
-		"ZEND_USER_FUNCTION": uint32(base.TypeUser), "ZEND_EVAL_CODE": uint32(base.TypeEval),
-	})
-	if err != nil {
+	l := &Layout{Source: FromDWARF, Version: base.Version, opcodes: base.opcodes, constants: base.constants}
+	if err := l.fill(structs); err != nil {
 		return nil, err
 	}
 	return l, nil
 }
 
 // fill takes the members by name and reports every one that is missing.
-func (l *Layout) fill(structs map[string]Struct, consts map[string]uint32) error {
+func (l *Layout) fill(structs map[string]Struct) error {
 	var missing []string
 	get := func(dst *uint64, s, member string) {
 		m, ok := structs[s].Members[member]
@@ -169,13 +212,17 @@ func (l *Layout) fill(structs map[string]Struct, consts map[string]uint32) error
 	get(&l.EGCurrent, eg, "current_execute_data")
 	get(&l.EGStack, eg, "vm_stack")
 	get(&l.EGStackTop, eg, "vm_stack_top")
-	get(&l.EGStackEnd, eg, "vm_stack_end")
+	get(&l.EGExceptionOp, eg, "exception_op")
 	get(&l.EGBeforeException, eg, "opline_before_exception")
 	get(&l.EDOpline, ed, "opline")
 	get(&l.EDFunc, ed, "func")
+	get(&l.EDThis, ed, "This.value.obj")
 	get(&l.EDCallInfo, ed, "This.u1.type_info")
 	get(&l.EDPrev, ed, "prev_execute_data")
 	size(&l.EDSize, ed)
+	get(&l.GenExecuteData, "_zend_generator", "execute_data")
+	get(&l.GenFake, "_zend_generator", "execute_fake")
+	get(&l.GenParent, "_zend_generator", "node.parent")
 	get(&l.FuncType, fn, "type")
 	get(&l.FuncFlags, fn, "fn_flags")
 	get(&l.FuncName, fn, "function_name")
@@ -183,6 +230,7 @@ func (l *Layout) fill(structs map[string]Struct, consts map[string]uint32) error
 	size(&l.FuncSize, fn)
 	get(&l.OpFilename, fn, "filename")
 	get(&l.OpLineStart, fn, "line_start")
+	get(&l.OpLineEnd, fn, "line_end")
 	get(&l.OpOpcodes, fn, "opcodes")
 	get(&l.OpLast, fn, "last")
 	size(&l.OplineSize, op)
@@ -206,19 +254,34 @@ func (l *Layout) fill(structs map[string]Struct, consts map[string]uint32) error
 	get(&l.HeapLimit, "_zend_mm_heap", "limit")
 	get(&l.ChunkHeap, "_zend_mm_chunk", "heap")
 	get(&l.ChunkHeapSlot, "_zend_mm_chunk", "heap_slot")
-	for name, dst := range map[string]*uint32{
-		"ZEND_CALL_TOP": &l.CallTop, "ZEND_ACC_CLOSURE": &l.AccClosure,
-		"ZEND_ACC_GENERATOR": &l.AccGenerator, "ZEND_ACC_CALL_VIA_TRAMPOLINE": &l.AccVia,
-	} {
-		v, ok := consts[name]
+	if len(missing) > 0 {
+		return fmt.Errorf("%w: no %s", ErrIncomplete, strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// set takes the constants by name and reports every one that is missing.
+func (c *constants) set(values map[string]uint32) error {
+	var missing []string
+	get := func(dst *uint32, name string) {
+		v, ok := values[name]
 		if !ok {
 			missing = append(missing, name)
 		}
 		*dst = v
 	}
-	l.TypeInternal = uint8(consts["ZEND_INTERNAL_FUNCTION"])
-	l.TypeUser = uint8(consts["ZEND_USER_FUNCTION"])
-	l.TypeEval = uint8(consts["ZEND_EVAL_CODE"])
+	kind := func(dst *uint8, name string) {
+		var v uint32
+		get(&v, name)
+		*dst = uint8(v)
+	}
+	get(&c.CallTop, "ZEND_CALL_TOP")
+	get(&c.AccClosure, "ZEND_ACC_CLOSURE")
+	get(&c.AccGenerator, "ZEND_ACC_GENERATOR")
+	get(&c.AccVia, "ZEND_ACC_CALL_VIA_TRAMPOLINE")
+	kind(&c.TypeInternal, "ZEND_INTERNAL_FUNCTION")
+	kind(&c.TypeUser, "ZEND_USER_FUNCTION")
+	kind(&c.TypeEval, "ZEND_EVAL_CODE")
 	if len(missing) > 0 {
 		return fmt.Errorf("%w: no %s", ErrIncomplete, strings.Join(missing, ", "))
 	}

@@ -31,7 +31,7 @@ func (rt *Runtime) Prefetch(r remote.Reader) {
 		{At: rt.eg + remote.Addr(l.EGBeforeException), Len: 8},
 	})
 	rt.prefetchStack(r)
-	funcs, oplines := rt.chain(r)
+	funcs, oplines := rt.used(r)
 	regions := make([]remote.Region, 0, 4*len(funcs))
 	for _, f := range funcs {
 		regions = append(regions, remote.Region{At: f, Len: int(l.FuncSize)})
@@ -108,29 +108,18 @@ func (rt *Runtime) prefetchStack(r remote.Reader) {
 	remote.Prefetch(r, regions)
 }
 
-// chain collects the distinct functions and stored oplines on the stack.
-func (rt *Runtime) chain(r remote.Reader) (funcs, oplines []remote.Addr) {
+// used collects the distinct functions and stored oplines on the stack.
+func (rt *Runtime) used(r remote.Reader) (funcs, oplines []remote.Addr) {
 	l := rt.Layout
-	cur, err := remote.Pointer(r, rt.eg+remote.Addr(l.EGCurrent))
-	if err != nil {
-		return nil, nil
-	}
 	seenF, seenO := make(map[remote.Addr]bool), make(map[remote.Addr]bool)
-	ed := make([]byte, l.EDSize)
 	var lastF, lastO remote.Addr
-	mark, steps, power := remote.Addr(0), 0, 1
-	for n := 0; cur != 0 && cur != mark && n < MaxFrames; n++ {
-		if steps == power {
-			mark, steps, power = cur, 0, power*2
-		}
-		steps++
-		if remote.ReadFull(r, ed, cur) != nil {
-			break
-		}
-		f := remote.Addr(binary.LittleEndian.Uint64(ed[l.EDFunc:]))
-		o := remote.Addr(binary.LittleEndian.Uint64(ed[l.EDOpline:]))
+	n := 0
+	// Where the chain is broken, Walk says so.
+	_ = rt.chain(r, func(k link) (int, error) {
+		n++
+		f, o := k.word(l.EDFunc), k.word(l.EDOpline)
 		// In deep recursion frame after frame is of the same function.
-		if f != 0 && f != lastF && !seenF[f] {
+		if f != lastF && !seenF[f] {
 			seenF[f] = true
 			funcs = append(funcs, f)
 		}
@@ -139,7 +128,7 @@ func (rt *Runtime) chain(r remote.Reader) (funcs, oplines []remote.Addr) {
 			oplines = append(oplines, o)
 		}
 		lastF, lastO = f, o
-		cur = remote.Addr(binary.LittleEndian.Uint64(ed[l.EDPrev:]))
-	}
+		return n, nil
+	})
 	return funcs, oplines
 }

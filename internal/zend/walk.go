@@ -14,10 +14,17 @@ const (
 	// copied while the worker stands still, some 100 bytes each, which takes
 	// about 0.1 ms for this many.
 	MaxFrames = 2048
-	// maxString bounds a name or path in bytes.
+	// maxString bounds a name or path in bytes; what is longer ends in cutMark.
 	maxString = 4096
+	cutMark   = "…"
+	// maxName is the length from which on a name can't be one.
+	maxName = 1 << 20
+	// maxLine bounds a line number.
+	maxLine = 1 << 28
 	// maxOplines bounds an op_array; generated code reaches some 100,000.
 	maxOplines = 1 << 24
+	// exceptionOps is the length of EG(exception_op) (Zend/zend_globals.h).
+	exceptionOps = 3
 )
 
 // Frame is one PHP frame.
@@ -27,10 +34,10 @@ type Frame struct {
 	Function    string // {main} for a script, include or eval for what they run
 	Class       string
 	File        string // "" for internal functions
-	Line        int    // of the opline that execute_data has; see LineAt
+	Line        int    // of the opline that execute_data has, 0 when unknown; see LineAt
 	Opcode      string
 	Internal    bool
-	Top         bool        // ZEND_CALL_TOP on a user frame
+	Top         bool        // ZEND_CALL_TOP on a user frame that an execute_ex runs
 	Handler     remote.Addr // of an internal function
 
 	opline        remote.Addr
@@ -58,50 +65,31 @@ type function struct {
 	file    string
 	opcodes remote.Addr
 	last    uint32
+	lineEnd uint32
 	handler remote.Addr
 	err     error
 }
 
 // Walk reads the PHP frames that the executor's globals lead to.
 func (rt *Runtime) Walk(r remote.Reader) Stack {
-	cur, err := remote.Pointer(r, rt.eg+remote.Addr(rt.Layout.EGCurrent))
-	if err != nil {
-		return Stack{Err: fmt.Errorf("current_execute_data: %w", err)}
-	}
 	var s Stack
 	known := make(functions)
-	// Brent's algorithm: compare with a mark that moves at powers of two.
-	mark, steps, power := remote.Addr(0), 0, 1
-	for cur != 0 {
-		if len(s.Frames) == MaxFrames {
-			s.Err = ErrDepth
-			break
-		}
-		if cur == mark {
-			s.Err = ErrCycle
-			s.Frames = uncycle(s.Frames, steps)
-			break
-		}
-		if steps == power {
-			mark, steps, power = cur, 0, power*2
-		}
-		steps++
-		f, prev, ok, err := rt.frame(r, cur, known)
-		if err != nil {
-			s.Err = err
-			break
-		}
-		if ok {
+	s.Err = rt.chain(r, func(k link) (int, error) {
+		f, ok, err := rt.frame(r, k, known)
+		if err == nil && ok {
 			s.Frames = append(s.Frames, f)
 		}
-		cur = prev
+		return len(s.Frames), err
+	})
+	if s.Err != nil {
+		s.Frames = uncycle(s.Frames)
 	}
 	rt.nameIncludes(r, s.Frames)
 	return s
 }
 
-// uncycle cuts the frames that a cycle made the walk see twice.
-func uncycle(frames []Frame, _ int) []Frame {
+// uncycle cuts the frames that a cycle made the walk see again.
+func uncycle(frames []Frame) []Frame {
 	seen := make(map[remote.Addr]bool, len(frames))
 	for i := range frames {
 		if seen[frames[i].ExecuteData] {
@@ -112,41 +100,30 @@ func uncycle(frames []Frame, _ int) []Frame {
 	return frames
 }
 
-// frame reads one execute_data. ok is false for those that stand for no call:
-// placeholders of generators and of calls from C without a frame.
-func (rt *Runtime) frame(r remote.Reader, at remote.Addr, known functions) (f Frame, prev remote.Addr, ok bool, err error) {
+// frame reads one execute_data. ok is false for one that backtraces leave out.
+func (rt *Runtime) frame(r remote.Reader, k link, known functions) (f Frame, ok bool, err error) {
 	l := rt.Layout
-	ed := make([]byte, l.EDSize)
-	if at%8 != 0 {
-		return f, 0, false, fmt.Errorf("%w: %s", ErrWild, at)
-	}
-	if err := remote.ReadFull(r, ed, at); err != nil {
-		return f, 0, false, fmt.Errorf("%w: %w", ErrWild, err)
-	}
-	word := func(off uint64) remote.Addr { return remote.Addr(binary.LittleEndian.Uint64(ed[off:])) }
-	prev = word(l.EDPrev)
-	f = Frame{ExecuteData: at, Func: word(l.EDFunc), opline: word(l.EDOpline)}
-	if f.Func == 0 {
-		return f, prev, false, nil
-	}
+	f = Frame{ExecuteData: k.at, Func: k.word(l.EDFunc), opline: k.word(l.EDOpline)}
 	fn := known[f.Func]
 	if fn == nil {
 		fn = rt.function(r, f.Func)
 		known[f.Func] = fn
 	}
 	if fn.err != nil {
-		return f, prev, false, fn.err
+		return f, false, fn.err
 	}
 	f.Function, f.Class, f.File = fn.name, fn.class, fn.file
 	f.Handler, f.opcodes, f.last = fn.handler, fn.opcodes, fn.last
 	if fn.kind == l.TypeInternal {
+		// The bottom of a fiber's stack has a function without a name
+		// (zend_fiber_function in Zend/zend_fibers.c).
 		f.Internal = true
-		return f, prev, true, nil
+		return f, fn.name != "", nil
 	}
-	f.Top = binary.LittleEndian.Uint32(ed[l.EDCallInfo:])&l.CallTop != 0
+	f.Top = binary.LittleEndian.Uint32(k.ed[l.EDCallInfo:])&l.CallTop != 0 && !k.suspended
 	f.needsIncluder = fn.name == ""
-	f.Line, f.Opcode, _ = rt.storedLine(r, &f)
-	return f, prev, true, nil
+	f.Line, f.Opcode = rt.storedLine(r, &f, fn)
+	return f, true, nil
 }
 
 // function reads a zend_function.
@@ -183,11 +160,16 @@ func (rt *Runtime) function(r remote.Reader, at remote.Addr) *function {
 		}
 		fn.opcodes = word(l.OpOpcodes)
 		fn.last = binary.LittleEndian.Uint32(b[l.OpLast:])
-		if fn.file, err = rt.str(r, word(l.OpFilename)); err == nil && fn.file == "" &&
-			fn.flags&l.AccVia == 0 {
+		fn.lineEnd = binary.LittleEndian.Uint32(b[l.OpLineEnd:])
+		fn.file, err = rt.str(r, word(l.OpFilename))
+		switch {
+		case err != nil:
+		case strings.ContainsRune(fn.file, 0):
+			err = errors.New("NUL in the file name")
+		case fn.file == "" && fn.flags&l.AccVia == 0:
 			err = errors.New("no file name")
 		}
-		if err != nil || fn.opcodes%8 != 0 || fn.last > maxOplines {
+		if err != nil || fn.opcodes%8 != 0 || fn.last > maxOplines || fn.lineEnd > maxLine {
 			fn.err = fmt.Errorf("%w: function %q: %d oplines at %s, file: %v", ErrLayout, fn.name, fn.last, fn.opcodes, err)
 		}
 	default:
@@ -220,36 +202,38 @@ func (rt *Runtime) str(r remote.Reader, at remote.Addr) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if n > maxString {
+	if n > maxName {
 		return "", fmt.Errorf("%w: a name of %d bytes", ErrLayout, n)
 	}
-	b := make([]byte, n)
+	b := make([]byte, min(n, maxString))
 	if err := remote.ReadFull(r, b, at+remote.Addr(l.StringVal)); err != nil {
 		return "", err
+	}
+	if n > maxString {
+		return string(b) + cutMark, nil
 	}
 	return string(b), nil
 }
 
 // storedLine is the line of the opline that execute_data points at: exact for
 // frames that have called another, possibly stale for the innermost one.
-func (rt *Runtime) storedLine(r remote.Reader, f *Frame) (int, string, bool) {
-	line, opcode, ok := rt.LineAt(r, f, f.opline)
-	if ok && opcode == "ZEND_HANDLE_EXCEPTION" {
-		return rt.beforeException(r, f)
+func (rt *Runtime) storedLine(r remote.Reader, f *Frame, fn *function) (int, string) {
+	l := rt.Layout
+	at := f.opline
+	// While an exception unwinds a function, its opline is one of
+	// EG(exception_op), and the one that threw is kept aside.
+	off, ok := at.Distance(rt.eg + remote.Addr(l.EGExceptionOp))
+	if ok && off < exceptionOps*l.OplineSize {
+		var err error
+		if at, err = remote.Pointer(r, rt.eg+remote.Addr(l.EGBeforeException)); err != nil {
+			return 0, ""
+		}
+		if at == 0 {
+			return int(fn.lineEnd), ""
+		}
 	}
-	if !ok {
-		// An exception moves opline to EG(exception_op), outside the function.
-		return rt.beforeException(r, f)
-	}
-	return line, opcode, ok
-}
-
-func (rt *Runtime) beforeException(r remote.Reader, f *Frame) (int, string, bool) {
-	p, err := remote.Pointer(r, rt.eg+remote.Addr(rt.Layout.EGBeforeException))
-	if err != nil {
-		return 0, "", false
-	}
-	return rt.LineAt(r, f, p)
+	line, opcode, _ := rt.LineAt(r, f, at)
+	return line, opcode
 }
 
 // LineAt reads the line and the opcode of an opline; ok only when it is one
@@ -261,7 +245,7 @@ func (rt *Runtime) LineAt(r remote.Reader, f *Frame, opline remote.Addr) (line i
 		return 0, "", false
 	}
 	n, err := remote.Uint32(r, opline+remote.Addr(l.OplineLine))
-	if err != nil {
+	if err != nil || n > maxLine {
 		return 0, "", false
 	}
 	code, err := remote.Uint8(r, opline+remote.Addr(l.OplineCode))

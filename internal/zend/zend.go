@@ -44,7 +44,7 @@ type UnsupportedError struct {
 }
 
 func (e *UnsupportedError) Error() string {
-	return fmt.Sprintf("PHP %s (%s) has no built-in layout, and the binary no debug information; known are %s",
+	return fmt.Sprintf("PHP %s (%s) has no built-in layout, and the binary no DWARF to read it from; known are %s",
 		e.Version, e.Variant, strings.Join(e.Known, ", "))
 }
 
@@ -113,19 +113,35 @@ func Open(o Options, r remote.Reader) (*Runtime, error) {
 	if strings.HasPrefix(minor, "5.") {
 		return nil, &UnsupportedError{Version: rt.Version, Variant: variant(false, rt.Debug), Known: knownVersions()}
 	}
-	base, err := builtin(minor, rt.ZTS, rt.Debug)
-	if err != nil {
+	if rt.Layout, err = layout(o.Types, minor, rt.ZTS, rt.Debug); err != nil {
 		return nil, err
 	}
-	rt.Layout = base
-	if o.Types != nil {
-		// DWARF that can't be used is no reason to give up: the table for
-		// the version is at hand.
-		if l, err := fromDWARF(o.Types, base); err == nil {
-			rt.Layout = l
+	return rt, nil
+}
+
+// layout prefers the binary's own DWARF. DWARF that can't be used is no reason
+// to give up while the table for the version is at hand, nor is a missing
+// table while there is DWARF.
+func layout(t Types, minor string, zts, debug bool) (*Layout, error) {
+	table, noTable := builtin(minor, zts, debug)
+	if t == nil {
+		return table, noTable
+	}
+	base := table
+	if noTable != nil {
+		var err error
+		if base, err = agreed(minor); err != nil {
+			return nil, noTable
 		}
 	}
-	return rt, nil
+	l, err := fromDWARF(t, base)
+	if err == nil {
+		return l, nil
+	}
+	if noTable != nil {
+		return nil, fmt.Errorf("%w; and DWARF: %w", noTable, err)
+	}
+	return table, nil
 }
 
 // minorOf cuts 8.2.36 to 8.2.

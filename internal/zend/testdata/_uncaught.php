@@ -1,0 +1,5 @@
+<?php
+
+(function () {
+    echo entries(); fgets(STDIN);
+})->call(new class { public $x = 1; });

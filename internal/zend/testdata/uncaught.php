@@ -1,0 +1,13 @@
+<?php
+require __DIR__ . '/_block.php';
+
+set_exception_handler(static function (Throwable $e) {
+    require '_uncaught.php';
+});
+
+function fails()
+{
+    throw new Error('x');
+}
+
+fails();
