@@ -127,7 +127,7 @@ from its first instruction.`,
 	a.judged.flags(cmd)
 	f := cmd.Flags()
 	f.DurationVar(&a.obs.For, "for", a.obs.For, "how long to observe at most")
-	f.IntVar(&a.obs.Stops, "stops", a.obs.Stops, "how many breakpoint stops to see at most")
+	f.IntVar(&a.obs.Stops, "stops", a.obs.Stops, fmt.Sprintf("how many breakpoint stops to see at most (of a command: %d)", commandStops))
 	f.StringSliceVar(&a.obs.Break, "break", a.obs.Break, "functions of the C library to stop at; empty for samples only")
 	f.StringVar(&a.obs.Engine, "engine", a.obs.Engine, "how to stop: auto, hwbp or int3")
 	f.StringVar(&a.pause, "max-pause", "20%", "share of the time that the worker may be stopped")
@@ -226,9 +226,16 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
+// commandStops is the default of --stops for a command: what hangs is small
+// when it starts, and shows only once it has grown.
+const commandStops = 5000
+
 func (a *attachFlags) observe(ctx context.Context, atDash int, args []string) (*capture.Capture, error) {
 	o := observe.New()
 	if atDash == 0 {
+		if a.obs.Stops == observe.Defaults().Stops {
+			a.obs.Stops = commandStops
+		}
 		// The command's output must not mix with the result.
 		return o.Command(ctx, args, [3]*os.File{os.Stdin, os.Stderr, os.Stderr}, a.obs)
 	}

@@ -60,7 +60,12 @@ type result struct {
 	code     int
 }
 
-const limit = 60 * time.Second
+const (
+	limit = 60 * time.Second
+	// grown is how long a worker is left alone until nobody would call what it
+	// holds ordinary.
+	grown = 700 * time.Millisecond
+)
 
 func run(t testing.TB, args ...string) result {
 	t.Helper()
@@ -185,6 +190,7 @@ func TestAttachNamesTheCauseAndTheLine(t *testing.T) {
 			t.Run(b.name+"/"+h.rule, func(t *testing.T) {
 				script := testphp.Hang(t, h.rule+".php")
 				w := testphp.Start(t, b.php(t), script, b.args...)
+				time.Sleep(grown)
 				rep := parse(t, run(t, "attach", fmt.Sprint(w.PID), "--format", "json"))
 				if len(rep.Findings) == 0 || rep.Findings[0].Rule != h.rule {
 					t.Fatalf("found %+v, want %s; notes %v", rep.Findings, h.rule, rep.Notes)
@@ -207,6 +213,7 @@ func TestAttachWorksOnAPHPFPMWorker(t *testing.T) {
 			p := testphp.FPM(t, fpm(t), 2)
 			script := testphp.Hang(t, "mem.string-concat.php")
 			pid := p.Hang(t, script, "id=7")
+			time.Sleep(grown)
 			r := run(t, "attach", fmt.Sprint(pid), "--format", "json")
 			rep := parse(t, r)
 			if len(rep.Findings) == 0 || rep.Findings[0].Rule != "mem.string-concat" || rep.Target.SAPI != "fpm-fcgi" {
@@ -261,6 +268,7 @@ var contract = []string{
 func TestTheJSONReportHasEveryFieldOfTheContract(t *testing.T) {
 	p := testphp.FPM(t, testphp.StrippedFPM(t), 1)
 	pid := p.Hang(t, testphp.Hang(t, "mem.string-concat.php"), "")
+	time.Sleep(grown)
 	r := run(t, "attach", fmt.Sprint(pid), "--format", "json")
 	var v any
 	if err := json.Unmarshal([]byte(r.out), &v); err != nil {
