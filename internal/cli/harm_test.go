@@ -155,6 +155,7 @@ func TestSignalsEndAnObservationWithAReport(t *testing.T) {
 		for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 			t.Run(engine+" "+sig.String(), func(t *testing.T) {
 				w := testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "mem.string-concat.php"))
+				time.Sleep(grown)
 				c := exec.Command(phpwhy(t), "attach", fmt.Sprint(w.PID), "--engine", engine, "--for", "50s", "--stops", "1000000000", "--format", "json")
 				b := begin(t, c)
 				observing(t, w.PID)
@@ -177,6 +178,7 @@ func TestTheTargetsEndLeavesAReportOfWhatWasSeen(t *testing.T) {
 	for _, engine := range engines {
 		t.Run(engine, func(t *testing.T) {
 			w := testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "mem.string-concat.php"))
+			time.Sleep(grown)
 			c := exec.Command(phpwhy(t), "attach", fmt.Sprint(w.PID), "--engine", engine, "--for", "50s", "--stops", "1000000000", "--format", "json")
 			b := begin(t, c)
 			observing(t, w.PID)
