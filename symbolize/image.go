@@ -76,7 +76,6 @@ type Image struct {
 	mem   remote.Reader
 	cache *Cache
 
-	mu     sync.Mutex
 	placed []*placed // sorted by start
 }
 
@@ -226,7 +225,7 @@ func (img *Image) Libc() (MappedModule, error) {
 			strings.HasPrefix(base, "libc.musl-") || strings.HasPrefix(base, "ld-musl-") || base == "libc.so"
 	})
 	if err != nil {
-		return m, fmt.Errorf("C library: %w", err)
+		return m, fmt.Errorf("the C library: %w", err)
 	}
 	return m, nil
 }

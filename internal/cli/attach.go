@@ -193,7 +193,7 @@ func (a *attachFlags) run(ctx context.Context, s streams, atDash int, args []str
 		if out, err = capture.Create(a.capture); err != nil {
 			return usageErrorf("--capture: %v", err)
 		}
-		defer out.Close()
+		defer func() { _ = out.Close() }() // a second time: write has done so, and has checked
 	}
 	done := progress(s.err, &a.obs)
 	c, err := a.observe(ctx, atDash, args)

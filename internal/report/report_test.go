@@ -181,7 +181,7 @@ func TestProseWrapsAtItsWidth(t *testing.T) {
 	var b bytes.Buffer
 	p := newPrinter(&b, TextOptions{Width: 20})
 	p.prose("  fix: ", plain, "one two three four five averyveryverylongword six")
-	p.w.Flush()
+	_ = p.w.Flush()
 	want := "  fix: one two three\n       four five\n       averyveryverylongword\n       six\n"
 	if b.String() != want {
 		t.Errorf("got\n%swant\n%s", b.String(), want)

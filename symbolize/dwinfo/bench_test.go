@@ -29,7 +29,7 @@ func mapFile(tb testing.TB, path string) mapped {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() { syscall.Munmap(b) })
+	tb.Cleanup(func() { _ = syscall.Munmap(b) })
 	return mapped{openELF(tb, path), b}
 }
 

@@ -96,7 +96,7 @@ func (f *file) prefetch() {
 	f.prefetchOnce.Do(func() {
 		var wg sync.WaitGroup
 		for _, id := range [...]sectionID{secInfo, secAbbrev, secLine, secStr, secLineStr, secRnglists} {
-			wg.Go(func() { f.section(id) })
+			wg.Go(func() { _, _ = f.section(id) }) // whoever needs it gets the error
 		}
 		wg.Wait()
 	})

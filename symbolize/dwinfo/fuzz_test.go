@@ -242,6 +242,6 @@ func TestMissingSupplementIsAnError(t *testing.T) {
 }
 
 func TestMain(m *testing.M) {
-	os.Setenv("LC_ALL", "C") // messages of gcc and gdb
+	_ = os.Setenv("LC_ALL", "C") // messages of gcc and gdb
 	os.Exit(m.Run())
 }
