@@ -14,6 +14,8 @@ const (
 	inAny     = "any"
 	// wholeStacks is what a pattern lacks that wants the root.
 	wholeStacks = "whole stacks"
+	// phpFrames is what a PHP pattern lacks on a stack without any.
+	phpFrames = "PHP frames"
 )
 
 // node is a condition: all, any, not, stack and php patterns, or an expression.

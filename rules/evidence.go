@@ -237,6 +237,7 @@ var elsewhere = map[string]string{
 	inStops:     "stops (needs: attach with breakpoints; dump takes none)",
 	inSamples:   "samples (needs: a longer observation)",
 	inAny:       "stacks (needs: an observation with at least one stop or sample)",
+	phpFrames:   "PHP frames (needs: phpwhy's own stacks; gdb and strace show none)",
 	wholeStacks: "whole stacks (needs: stacks that were read to their root)",
 }
 

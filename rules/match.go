@@ -1,6 +1,10 @@
 package rules
 
-import "errors"
+import (
+	"errors"
+	"maps"
+	"slices"
+)
 
 // Verdict is what a rule or a condition says of an observation.
 type Verdict uint8
@@ -95,8 +99,9 @@ func (n *exprNode) eval(x *evaluation) outcome {
 // hit is how a condition fared on one distinct stack.
 type hit struct {
 	ok bool
-	// maybe is set when only the missing end of the stack stands against it.
-	maybe    bool
+	// lacks is what the stack would need to match: its end, or PHP frames.
+	// "" when it matches, and when nothing would help.
+	lacks    string
 	unknowns int
 	via      string
 	captures map[string]int // name to the frame's index
@@ -104,27 +109,40 @@ type hit struct {
 
 // on matches one stack.
 func (n *seenNode) on(s *Stack) hit {
-	h := n.find(s, false)
-	if !h.ok && s.Truncated {
-		h.maybe = n.find(s, true).ok
-	}
-	return h
-}
-
-// find looks for a native alternative and for a PHP one. With open, frames
-// beyond the last are taken to be possible.
-func (n *seenNode) find(s *Stack, open bool) hit {
-	h := hit{ok: true}
-	h.best(n.native, s, Native, open)
+	var h hit
+	h.ok = h.best(n.native, s, Native, false) && h.best(n.php, s, PHP, false)
 	if h.ok {
-		h.best(n.php, s, PHP, open)
+		return h
+	}
+	var open hit
+	switch {
+	case s.Truncated && open.best(n.native, s, Native, true) && open.best(n.php, s, PHP, true):
+		h.lacks = wholeStacks
+	case s.lacksPHP() && open.best(n.native, s, Native, s.Truncated):
+		h.lacks = phpFrames
 	}
 	return h
 }
 
-func (h *hit) best(alts []alternative, s *Stack, kind FrameKind, open bool) {
+// lacksPHP reports whether PHP's interpreter was at work and its frames were
+// not collected, as in a backtrace from gdb.
+func (s *Stack) lacksPHP() bool {
+	runs := false
+	for i := range s.Frames {
+		f := &s.Frames[i]
+		if f.Kind == PHP {
+			return false
+		}
+		runs = runs || f.Name == "execute_ex"
+	}
+	return runs
+}
+
+// best takes the alternative with the fewest unknown frames. With open, frames
+// beyond the last are taken to be possible.
+func (h *hit) best(alts []alternative, s *Stack, kind FrameKind, open bool) bool {
 	if len(alts) == 0 {
-		return
+		return true
 	}
 	v := view(s.Frames, kind)
 	var best match
@@ -139,7 +157,6 @@ func (h *hit) best(alts []alternative, s *Stack, kind FrameKind, open bool) {
 			best, via, found = m, a.name, true
 		}
 	}
-	h.ok = found
 	h.unknowns += best.unknowns
 	if via != "" {
 		h.via = via
@@ -150,6 +167,7 @@ func (h *hit) best(alts []alternative, s *Stack, kind FrameKind, open bool) {
 		}
 		h.captures[k] = i
 	}
+	return found
 }
 
 // about reports whether the condition looks at an event.
@@ -159,6 +177,7 @@ func (n *seenNode) about(ev *Event) bool {
 
 func (n *seenNode) eval(x *evaluation) outcome {
 	c := &condition{n: n, hits: make(map[int]hit)}
+	lacks := make(map[string]int)
 	maybe := 0
 	for i := range x.o.Events {
 		ev := &x.o.Events[i]
@@ -174,7 +193,8 @@ func (n *seenNode) eval(x *evaluation) outcome {
 		switch {
 		case h.ok:
 			c.matched = append(c.matched, i)
-		case h.maybe:
+		case h.lacks != "":
+			lacks[h.lacks]++
 			maybe++
 		}
 	}
@@ -186,7 +206,7 @@ func (n *seenNode) eval(x *evaluation) outcome {
 	case n.enough(len(c.matched), c.of):
 		return outcome{verdict: Match, held: []*condition{c}}
 	case n.enough(len(c.matched)+maybe, c.of):
-		return outcome{verdict: Undetermined, missing: []string{wholeStacks}}
+		return outcome{verdict: Undetermined, missing: slices.Sorted(maps.Keys(lacks))}
 	}
 	return outcome{verdict: NoMatch}
 }

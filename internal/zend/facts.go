@@ -14,16 +14,20 @@ import (
 // only a Script.
 type Request struct {
 	Method string
-	URI    string
-	Script string
+	URI    string    // its path; the query string may hold secrets
+	Script string    // "" once the script has ended, while its shutdown functions run
 	Start  time.Time // zero when PHP has not asked for the time yet
 }
+
+// ErrNoRequest says that no request is in progress: the worker waits for one.
+var ErrNoRequest = errors.New("no request is in progress")
 
 // maxURI bounds a request line's parts in bytes.
 const maxURI = 8192
 
-// Request reads the request in progress. It changes slowly, so the process
-// need not be stopped.
+// Request reads the request in progress, or returns ErrNoRequest. It changes
+// slowly, so the process need not be stopped. Parts that can't be read are left
+// empty and named in the error.
 func (rt *Runtime) Request(r remote.Reader) (Request, error) {
 	var q Request
 	if rt.sg == 0 {
@@ -31,6 +35,13 @@ func (rt *Runtime) Request(r remote.Reader) (Request, error) {
 	}
 	l := rt.Layout
 	query := ""
+	// A worker that waits for its next request still has pointers into the
+	// last one.
+	if started, err := remote.Uint8(r, rt.sg+remote.Addr(l.SGStarted)); err != nil {
+		return q, fmt.Errorf("request: %w", err)
+	} else if started == 0 {
+		return q, ErrNoRequest
+	}
 	var errs []error
 	for _, f := range []struct {
 		dst  *string

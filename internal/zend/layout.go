@@ -52,7 +52,7 @@ type Layout struct {
 	InternalHandler                                                  uint64
 	StringLen, StringVal                                             uint64
 	ClassName                                                        uint64
-	SGMethod, SGURI, SGQuery, SGScript, SGTime                       uint64
+	SGStarted, SGMethod, SGURI, SGQuery, SGScript, SGTime            uint64
 	HeapSize, HeapPeak, HeapReal, HeapRealPeak, HeapLimit            uint64
 	ChunkHeap, ChunkHeapSlot                                         uint64
 
@@ -242,6 +242,7 @@ func (l *Layout) fill(structs map[string]Struct) error {
 	get(&l.StringVal, "_zend_string", "val")
 	get(&l.ClassName, "_zend_class_entry", "name")
 	const sg = "_sapi_globals_struct"
+	get(&l.SGStarted, sg, "sapi_started")
 	get(&l.SGMethod, sg, "request_info.request_method")
 	get(&l.SGURI, sg, "request_info.request_uri")
 	get(&l.SGQuery, sg, "request_info.query_string")

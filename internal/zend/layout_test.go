@@ -2,6 +2,7 @@ package zend_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"testing"
 
@@ -41,8 +42,8 @@ func (t dwarfTypes) Structs(names ...string) (map[string]zend.Struct, error) {
 	return out, err
 }
 
-func TestTheBuiltInTableEqualsDWARF(t *testing.T) {
-	live, byTable, _ := blocked(t, builds[2], "testdata/nested.php")
+func dwarfOptions(t *testing.T, live *target.Live) zend.Options {
+	t.Helper()
 	m := load(t, live)
 	d, err := dwinfo.Open(elfSections{m}, nil)
 	if err != nil {
@@ -50,7 +51,12 @@ func TestTheBuiltInTableEqualsDWARF(t *testing.T) {
 	}
 	o := m.options()
 	o.Types = dwarfTypes{d}
-	byDWARF, err := zend.Open(o, live.Mem)
+	return o
+}
+
+func TestTheBuiltInTableEqualsDWARF(t *testing.T) {
+	live, byTable, _ := blocked(t, builds[2], "testdata/nested.php")
+	byDWARF, err := zend.Open(dwarfOptions(t, live), live.Mem)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,6 +65,33 @@ func TestTheBuiltInTableEqualsDWARF(t *testing.T) {
 	}
 	if d := cmp.Diff(byTable.Layout, byDWARF.Layout, cmpopts.IgnoreUnexported(zend.Layout{}), cmpopts.IgnoreFields(zend.Layout{}, "Source")); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestAVersionWithoutATableIsReadByItsDWARF has an engine claim to be a
+// version that nobody knows yet.
+func TestAVersionWithoutATableIsReadByItsDWARF(t *testing.T) {
+	live, rt, _ := blocked(t, builds[2], "testdata/includes.php")
+	want := rt.Walk(live.Mem)
+	o := dwarfOptions(t, live)
+	lookup := o.Lookup
+	o.Lookup = func(name string) (remote.Addr, uint64, bool) {
+		if name == "module_registry" {
+			return 0, 0, false
+		}
+		return lookup(name)
+	}
+	o.Rodata = func() ([]byte, error) { return []byte("X-Powered-By: PHP/8.77.1\x00"), nil }
+	rt, err := zend.Open(o, live.Mem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rt.Version != "8.77.1" || rt.Layout.Source != zend.FromDWARF {
+		t.Errorf("version %s, layout from %s", rt.Version, rt.Layout.Source)
+	}
+	got := rt.Walk(live.Mem)
+	if d := cmp.Diff(fmt.Sprintf("%+v", want), fmt.Sprintf("%+v", got)); d != "" || got.Err != nil {
+		t.Error(got.Err, d)
 	}
 }
 
@@ -100,7 +133,9 @@ func FuzzWalk(f *testing.F) {
 		if fn {
 			at = fr.Func
 		}
-		s := rt.Walk(damaged{snap, at + remote.Addr(off%512), with})
+		mem := damaged{snap, at + remote.Addr(off%512), with}
+		rt.Prefetch(mem)
+		s := rt.Walk(mem)
 		if len(s.Frames) > zend.MaxFrames {
 			t.Fatalf("%d frames", len(s.Frames))
 		}

@@ -12,12 +12,14 @@ const (
 	// stored opline is copied in any case.
 	maxPrefetchOplines = 64 << 10
 	maxPrefetchTotal   = 512 << 10
-	// maxPrefetchStack bounds what is copied of a VM stack page in one go; a
-	// page is 256 KiB (ZEND_VM_STACK_PAGE_SIZE).
-	maxPrefetchStack = 256 << 10
+	// maxPrefetchStack bounds what is copied of the VM stack, in bytes. A call
+	// takes some 100 to 250 there. It has pages of 256 KiB
+	// (ZEND_VM_STACK_PAGE_SIZE), of which most workers use one.
+	maxPrefetchStack = MaxFrames * 256
+	maxStackPages    = 8
 	// struct _zend_vm_stack { zval *top; zval *end; zend_vm_stack prev; }
 	// has been so since 7.0 (Zend/zend_execute.h).
-	vmStackEnd, vmStackPrev = 8, 16
+	vmStackTop, vmStackPrev = 0, 16
 )
 
 // Prefetch makes r, which records what is read through it, hold everything
@@ -84,28 +86,28 @@ func (rt *Runtime) Prefetch(r remote.Reader) {
 	}
 }
 
-// prefetchStack copies the used part of the VM stack's current page.
+// prefetchStack copies the innermost part of the VM stack.
 func (rt *Runtime) prefetchStack(r remote.Reader) {
 	l := rt.Layout
 	page, err1 := remote.Pointer(r, rt.eg+remote.Addr(l.EGStack))
 	top, err2 := remote.Pointer(r, rt.eg+remote.Addr(l.EGStackTop))
-	if err1 != nil || err2 != nil {
-		return
-	}
-	n, ok := top.Distance(page)
-	if !ok || n > maxPrefetchStack {
-		return
-	}
-	regions := []remote.Region{{At: page, Len: int(n)}}
-	// Deep recursion goes on at the end of the page before.
-	if before, err := remote.Pointer(r, page+vmStackPrev); err == nil && before != 0 && n < maxPrefetchStack/2 {
-		if end, err := remote.Pointer(r, page+vmStackEnd); err == nil {
-			if size, ok := end.Distance(page); ok && size <= maxPrefetchStack {
-				regions = append(regions, remote.Region{At: before, Len: int(size)})
-			}
+	left := uint64(maxPrefetchStack)
+	for range maxStackPages {
+		if page == 0 || left == 0 || err1 != nil || err2 != nil {
+			return
+		}
+		used, ok := top.Distance(page)
+		if !ok || used == 0 {
+			return
+		}
+		n := min(used, left)
+		left -= n
+		remote.Prefetch(r, []remote.Region{{At: top - remote.Addr(n), Len: int(n)}})
+		// Deep recursion goes on at the top of the page before.
+		if page, err1 = remote.Pointer(r, page+vmStackPrev); page != 0 && err1 == nil {
+			top, err2 = remote.Pointer(r, page+vmStackTop)
 		}
 	}
-	remote.Prefetch(r, regions)
 }
 
 // used collects the distinct functions and stored oplines on the stack.

@@ -194,28 +194,6 @@ func TestFramesEqualDebugBacktrace(t *testing.T) {
 	}
 }
 
-func TestPrefetchRecordsAllThatTheWalkReads(t *testing.T) {
-	for _, b := range builds {
-		t.Run(b.name, func(t *testing.T) {
-			live, rt, _ := blocked(t, b, "testdata/nested.php")
-			want := rt.Walk(live.Mem)
-			snap := target.NewSnapshot(live.Mem)
-			rt.Prefetch(snap)
-			snap.Freeze()
-			got := rt.Walk(snap)
-			if got.Err != nil {
-				t.Fatal(got.Err)
-			}
-			if d := cmp.Diff(fmt.Sprintf("%+v", want), fmt.Sprintf("%+v", got)); d != "" {
-				t.Error(d)
-			}
-			if n := snap.Reads(); n > 12 {
-				t.Errorf("%d reads for %d frames, want few large ones", n, len(got.Frames))
-			}
-		})
-	}
-}
-
 func TestRuntimeKnowsItsBuild(t *testing.T) {
 	for _, b := range builds {
 		t.Run(b.name, func(t *testing.T) {

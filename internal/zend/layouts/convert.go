@@ -25,10 +25,12 @@ import (
 
 // wanted are the members that package zend reads, of PHP 7 and 8, or of 5.6.
 var wanted = map[string][]string{
-	"_Bucket":              {"key", "val"},
-	"_sapi_globals_struct": {"global_request_time", "request_info.path_translated", "request_info.query_string", "request_info.request_method", "request_info.request_uri"},
-	"_zend_array":          {"arData", "nNumUsed"},
-	"_zend_class_entry":    {"name"},
+	"_Bucket": {"key", "val"},
+	"_sapi_globals_struct": {
+		"global_request_time", "request_info.path_translated", "request_info.query_string", "request_info.request_method", "request_info.request_uri", "sapi_started",
+	},
+	"_zend_array":       {"arData", "nNumUsed"},
+	"_zend_class_entry": {"name"},
 	"_zend_execute_data": {
 		"This", "This.u1.type_info", "This.value.obj", "call", "func", "opline", "prev_execute_data",
 		"function_state.function", "object", "op_array",

@@ -1,0 +1,216 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/phpwhy/phpwhy/symbolize/symname"
+)
+
+const (
+	// maxText bounds pasted text in bytes, maxPasted its frames.
+	maxText   = 64 << 20
+	maxPasted = 1 << 20
+)
+
+// ErrNoBacktrace is returned for text in which no stack was recognised.
+var ErrNoBacktrace = errors.New("no backtrace in this text")
+
+// ErrTooLarge is returned for text beyond the limits of ParseBacktrace.
+var ErrTooLarge = errors.New("the text is too large")
+
+// ParseBacktrace reads stacks from what gdb (bt), eu-stack or strace -k print;
+// other lines are passed over. A stack becomes a stop when it shows mmap or
+// mremap with arguments (gdb's #0, strace's call), and a sample otherwise.
+//
+// Such text holds no PHP frames and no facts, so that most rules are
+// undetermined on it. strace names a frame of a stripped binary by the
+// nearest symbol below, which is often another function.
+func ParseBacktrace(text string) (*Observation, error) {
+	if len(text) > maxText {
+		return nil, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, maxText)
+	}
+	p := parser{o: &Observation{}, index: make(map[string]int)}
+	for line := range strings.Lines(text) {
+		p.line(strings.TrimRight(line, "\r\n"))
+		if p.total > maxPasted {
+			return nil, fmt.Errorf("%w: more than %d frames", ErrTooLarge, maxPasted)
+		}
+	}
+	p.finish()
+	if len(p.o.Events) == 0 {
+		return nil, ErrNoBacktrace
+	}
+	return p.o, nil
+}
+
+var (
+	// #1  0x00005653bb3fc545 in zend_mm_chunk_extend (heap=0x7f…) at /usr/…/zend_alloc.c:827
+	numbered = regexp.MustCompile(`^#(\d+)\s+(?:(0x[0-9a-f]+)(?: in\b| - 1\b)?)?\s*(.*)$`)
+	// mremap(0x7f8936600000, 25288704, 25292800, 0) = 0x7f8936600000
+	call = regexp.MustCompile(`^(?:\[pid +\d+\] |\d+ +)?(?:[\d:.]+ )?([a-z_0-9]+)\((.*)\) += `)
+	// > /usr/bin/php8.2(concat_function+0x20c) [0x2faf2c]
+	straceFrame = regexp.MustCompile(`^ > (.*?)\((?:([^()+]+)(?:\(.*\))?\+0x[0-9a-f]+)?\) \[0x[0-9a-f]+\]$`)
+	// addr=addr@entry=0x7fda7d200000
+	argument = regexp.MustCompile(`(\w+)=(?:\w+@entry=)?(0x[0-9a-f]+|-?\d+)`)
+)
+
+// parser collects stacks from lines.
+type parser struct {
+	o      *Observation
+	index  map[string]int // of stacks, by their text
+	frames []Frame
+	stop   *Event // the call that the frames are of
+	total  int
+	strace bool // the frames are strace's, whose end has no mark
+}
+
+func (p *parser) line(s string) {
+	if m := straceFrame.FindStringSubmatch(s); m != nil {
+		p.strace = true
+		p.add(Frame{Raw: m[2], Name: symname.Canonical(m[2]), Module: path.Base(m[1])})
+		return
+	}
+	if p.strace {
+		p.finish()
+	}
+	if m := numbered.FindStringSubmatch(s); m != nil {
+		p.numbered(m[1], m[2] != "", m[3])
+		return
+	}
+	if m := call.FindStringSubmatch(s); m != nil {
+		p.finish()
+		p.stop = straceCall(m[1], m[2])
+		return
+	}
+	// gdb folds long lines, eu-stack -s puts the place on a line of its own.
+	if t := strings.TrimSpace(s); t != s && len(p.frames) > 0 {
+		f := &p.frames[len(p.frames)-1]
+		if rest, ok := strings.CutPrefix(t, "from "); ok {
+			f.Module = path.Base(rest)
+		} else {
+			f.place(strings.TrimPrefix(t, "at "))
+		}
+	}
+}
+
+// numbered reads a frame of gdb or eu-stack behind its number and address.
+func (p *parser) numbered(n string, addr bool, rest string) {
+	if n == "0" {
+		p.finish()
+	}
+	name, tail, isGDB := strings.Cut(rest, " (")
+	if isGDB && !addr && n != "0" && len(p.frames) > 0 {
+		// gdb leaves out the address of a frame that has another inlined into it.
+		p.frames[len(p.frames)-1].Inlined = true
+	}
+	f := Frame{Raw: name}
+	if name == "??" {
+		f.Raw = ""
+	}
+	f.Name = symname.Canonical(f.Raw)
+	if i := strings.LastIndex(tail, ") at "); i >= 0 {
+		f.place(tail[i+len(") at "):])
+	} else if i := strings.LastIndex(tail, ") from "); i >= 0 {
+		f.Module = path.Base(tail[i+len(") from "):])
+	}
+	p.add(f)
+	if n == "0" && isGDB {
+		p.stop = gdbCall(f.Name, tail)
+	}
+}
+
+// place reads file:line or file:line:column.
+func (f *Frame) place(s string) {
+	parts := strings.Split(s, ":")
+	for i := 1; i < len(parts); i++ {
+		if n, err := strconv.Atoi(parts[i]); err == nil && n > 0 {
+			f.File, f.Line = strings.Join(parts[:i], ":"), n
+			return
+		}
+	}
+}
+
+func (p *parser) add(f Frame) {
+	p.frames = append(p.frames, f)
+	p.total++
+}
+
+// finish makes an event of the frames so far.
+func (p *parser) finish() {
+	frames, stop := p.frames, p.stop
+	p.frames, p.stop, p.strace = nil, nil, false
+	if len(frames) == 0 {
+		return
+	}
+	ev := Event{Kind: Sample}
+	if stop != nil {
+		ev = *stop
+		if !watches(p.o, ev.Symbol) {
+			p.o.Watched = append(p.o.Watched, ev.Symbol)
+		}
+	}
+	key := fmt.Sprint(frames)
+	at, known := p.index[key]
+	if !known {
+		at = len(p.o.Stacks)
+		p.index[key] = at
+		p.o.Stacks = append(p.o.Stacks, Stack{Frames: frames})
+	}
+	ev.Stack = at
+	p.o.Events = append(p.o.Events, ev)
+}
+
+// gdbCall reads the arguments of frame #0: nil when it is not a call that
+// rules know, or when an argument is not shown.
+func gdbCall(name, args string) *Event {
+	want := map[string][]string{"mremap": {"addr", "old_len", "new_len", "flags"}, "mmap": {"addr", "len", "prot", "flags"}}[name]
+	found := make(map[string]string)
+	for _, m := range argument.FindAllStringSubmatch(args, -1) {
+		found[m[1]] = m[2]
+	}
+	var vals []uint64
+	for _, w := range want {
+		v, err := strconv.ParseUint(found[w], 0, 64)
+		if err != nil {
+			return nil
+		}
+		vals = append(vals, v)
+	}
+	if len(vals) == 0 {
+		return nil
+	}
+	return &Event{Kind: Stop, Symbol: name, Args: vals}
+}
+
+// straceCall reads a system call as strace writes it.
+func straceCall(name, args string) *Event {
+	if name != "mmap" && name != "mremap" {
+		return nil
+	}
+	var vals []uint64
+	for i, a := range strings.Split(args, ", ") {
+		v, err := strconv.ParseUint(a, 0, 64)
+		switch {
+		case a == "NULL":
+			v = 0
+		case name == "mmap" && i == 3 && strings.Contains(a, "MAP_FIXED"):
+			v = mapFixed
+		case name == "mremap" && i == 3 && strings.Contains(a, "MREMAP_MAYMOVE"):
+			v = mremapMayMove
+		case err != nil && i >= 2:
+			v = 0 // named flags, of which none else matters
+		case err != nil:
+			return nil
+		}
+		vals = append(vals, v)
+	}
+	if len(vals) < 4 {
+		return nil
+	}
+	return &Event{Kind: Stop, Symbol: name, Args: vals}
+}

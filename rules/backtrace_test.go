@@ -1,0 +1,183 @@
+package rules
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/phpwhy/phpwhy/rules/builtin"
+)
+
+func pasted(t *testing.T, file string) *Observation {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", "bt", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := ParseBacktrace(string(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func describe(f Frame) string {
+	s := f.Name
+	if s == "" {
+		s = "?"
+	}
+	if f.Inlined {
+		s = "~" + s
+	}
+	return s
+}
+
+func TestBacktracesAreRead(t *testing.T) {
+	for _, c := range []struct {
+		file         string
+		stops, depth int
+		leaf         string // the first frames
+		chain        int
+	}{
+		{"concat-5.6.31.gdb.txt", 1, 11, "mremap ~mremap_chunk realloc _zend_mm_realloc_int concat_function", 1},
+		{"concat-7.1.9.gdb.txt", 1, 13, "mmap ~zend_mm_mmap_fixed ~zend_mm_chunk_extend zend_mm_realloc_heap ~zend_string_extend concat_function", 1},
+		{"concat-8.2.32-dwarf.gdb.txt", 1, 13, "mremap ~zend_mm_chunk_extend zend_mm_realloc_huge ~zend_string_extend concat_function ~zend_binary_op", 1},
+		{"concat-8.2.36-stripped.gdb.txt", 1, 13, "mremap ? concat_function ? execute_ex", 1},
+		{"concat-8.2.32-dwarf.strace.txt", 5, 13, "mremap zend_mm_realloc_huge concat_function", 5},
+		{"concat-8.2.32-dwarf.eu-stack.txt", 0, 10, "ZEND_ASSIGN_OP_SPEC_CV_CONST_HANDLER execute_ex zend_execute", 0},
+		{"recursion-8.2.36-stripped.gdb.txt", 1, 15, "mmap ? ? ? ? zend_vm_stack_extend execute_ex", 0},
+	} {
+		t.Run(c.file, func(t *testing.T) {
+			o := pasted(t, c.file)
+			stops, _ := count(o)
+			fs := o.Stacks[0].Frames
+			var leaf []string
+			for i := range fs {
+				leaf = append(leaf, describe(fs[i]))
+			}
+			if got := strings.Join(leaf, " "); !strings.HasPrefix(got, c.leaf) || len(fs) != c.depth || stops != c.stops {
+				t.Errorf("%d stops, %d frames: %s", stops, len(fs), got)
+			}
+			if got := DeriveChain(o.Events).Steps; got != c.chain {
+				t.Errorf("%d steps, want %d", got, c.chain)
+			}
+		})
+	}
+	f := pasted(t, "concat-8.2.32-dwarf.gdb.txt").Stacks[0].Frames[4]
+	if f.File != "/usr/src/php-8.2/Zend/zend_operators.c" || f.Line != 1973 {
+		t.Errorf("%+v", f)
+	}
+	f = pasted(t, "concat-8.2.32-dwarf.strace.txt").Stacks[0].Frames[0]
+	if f.Module != "libc.so.6" || f.Name != "mremap" {
+		t.Errorf("%+v", f)
+	}
+}
+
+func TestFoldedAndForeignLinesOfABacktrace(t *testing.T) {
+	o, err := ParseBacktrace(`Thread 2 (LWP 7):
+#0  0x00007f00 in poll () from /lib/x86_64-linux-gnu/libc.so.6
+#1  0x00005600 in zend_binary_assign_op_helper_SPEC_CV_CONST (binary_op=0x85bb10 <concat_function>)
+    at /usr/src/php/Zend/zend_vm_execute.h:32426
+#2  <signal handler called>
+#3  0x00005601 in ?? ()
+
+Thread 1 (LWP 6):
+#0  0x00007f00 in poll () from /lib/x86_64-linux-gnu/libc.so.6
+#0  0x00007f00 in poll () from /lib/x86_64-linux-gnu/libc.so.6
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(o.Stacks) != 2 || len(o.Events) != 3 || len(o.Watched) != 0 {
+		t.Fatalf("%+v", o)
+	}
+	fs := o.Stacks[0].Frames
+	if fs[0].Module != "libc.so.6" || fs[1].Line != 32426 || fs[2].Name != "<signal handler called>" || !fs[3].Unresolved() {
+		t.Errorf("%+v", fs)
+	}
+}
+
+func TestTextWithoutABacktraceIsRefused(t *testing.T) {
+	for _, text := range []string{"", "hello\n", "mremap(0x7f, 1, 2, 0) = 0x7f\n", "#x y\n"} {
+		if _, err := ParseBacktrace(text); !errors.Is(err, ErrNoBacktrace) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	if _, err := ParseBacktrace(strings.Repeat("#1  0x1 in f ()\n", maxPasted+2)); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestBuiltInPatternsMatchStacksThatGDBShows holds the native half of the rules
+// against PHP versions of which there is no capture.
+func TestBuiltInPatternsMatchStacksThatGDBShows(t *testing.T) {
+	set, _ := Load(builtin.FS)
+	native := func(id string) (out []*seenNode) {
+		set.Rule(id).match.walk(func(n node) {
+			if s, ok := n.(*seenNode); ok && len(s.native) > 0 {
+				out = append(out, &seenNode{in: s.in, native: s.native})
+			}
+		})
+		return out
+	}
+	for _, c := range []struct{ file, id, via string }{
+		{"concat-5.6.31.gdb.txt", "mem.string-concat", "php5"},
+		{"concat-7.1.9.gdb.txt", "mem.string-concat", "mapped"},
+		{"concat-7.4.33.gdb.txt", "mem.string-concat", "extended"},
+		{"concat-8.2.32-dwarf.gdb.txt", "mem.string-concat", "extended"},
+		{"concat-8.2.36-stripped.gdb.txt", "mem.string-concat", "extended"},
+		{"concat-8.4.24.gdb.txt", "mem.string-concat", "extended"},
+		{"concat-8.2.32-dwarf.strace.txt", "mem.string-concat", "extended"},
+		{"concat-8.2.36-stripped.strace.txt", "mem.string-concat", "extended"},
+		{"array-append-8.2.32-dwarf.gdb.txt", "mem.array-append", "list"},
+		{"array-append-8.2.36-stripped.gdb.txt", "mem.array-append", "list"},
+		{"recursion-8.2.32-dwarf.gdb.txt", "mem.recursion", ""},
+		{"recursion-8.2.36-stripped.gdb.txt", "mem.recursion", ""},
+	} {
+		s := &pasted(t, c.file).Stacks[0]
+		for _, id := range []string{"mem.string-concat", "mem.array-append", "mem.recursion"} {
+			h := native(id)[0].on(s)
+			if h.ok != (id == c.id) || h.ok && h.via != c.via {
+				t.Errorf("%s on %s: %v via %q", id, c.file, h.ok, h.via)
+			}
+		}
+	}
+}
+
+func TestPastedTextLacksPHPFrames(t *testing.T) {
+	set, _ := Load(builtin.FS)
+	rep := evaluate(t, set, pasted(t, "concat-8.2.36-stripped.strace.txt"))
+	for _, r := range rep.Results {
+		if r.Rule.ID == "mem.string-concat" && (r.Verdict == Match || r.Verdict == Undetermined && !strings.Contains(strings.Join(r.Missing, " "), "PHP frames")) {
+			t.Errorf("%v %q", r.Verdict, r.Missing)
+		}
+	}
+}
+
+// FuzzParseBacktrace holds that any text gives a consistent observation or an error.
+func FuzzParseBacktrace(f *testing.F) {
+	files, _ := filepath.Glob("testdata/bt/*.txt")
+	for _, p := range files {
+		b, err := os.ReadFile(p)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(b))
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		o, err := ParseBacktrace(text)
+		if err != nil {
+			return
+		}
+		if err := o.Validate(); err != nil {
+			t.Error(err)
+		}
+		for _, s := range o.Stacks {
+			if len(s.Frames) == 0 {
+				t.Error("a stack without frames")
+			}
+		}
+	})
+}
