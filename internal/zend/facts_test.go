@@ -62,7 +62,7 @@ func TestTheRequestOfAnFPMWorker(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if q.Method != "GET" || q.URI != "/_request.php" || q.Script != script {
+			if q.Method != "GET" || q.URI != "/_request.php?wait=1" || q.Script != script {
 				t.Errorf("got %+v", q)
 			}
 			if q.Start.Before(began) || q.Start.After(time.Now()) {
