@@ -189,3 +189,38 @@ func TestUnknownVersionsAreNamed(t *testing.T) {
 		t.Errorf("nothing readable: %v", err)
 	}
 }
+
+// TestAWrongLayoutIsNoticed reads an 8.2 as if it were another version: no
+// frame of PHP code may come out of it.
+func TestAWrongLayoutIsNoticed(t *testing.T) {
+	for _, b := range builds {
+		t.Run(b.name, func(t *testing.T) {
+			live, _, _ := blocked(t, b, "testdata/callbacks.php")
+			o := load(t, live).options()
+			lookup := o.Lookup
+			o.Lookup = func(name string) (remote.Addr, uint64, bool) {
+				if name == "module_registry" {
+					return 0, 0, false
+				}
+				return lookup(name)
+			}
+			for _, version := range []string{"7.0.33", "7.1.9", "7.2.34", "7.3.33", "7.4.33", "8.0.24", "8.1.11", "8.4.24"} {
+				o.Rodata = func() ([]byte, error) { return []byte("X-Powered-By: PHP/" + version), nil }
+				rt, err := zend.Open(o, live.Mem)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s := rt.Walk(live.Mem)
+				if s.Err == nil {
+					t.Errorf("as %s: no error", version)
+				}
+				for i := range s.Frames {
+					if f := &s.Frames[i]; !f.Internal {
+						t.Errorf("as %s: %+v", version, *f)
+					}
+				}
+				t.Logf("as %s: %v", version, s.Err)
+			}
+		})
+	}
+}

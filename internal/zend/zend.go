@@ -25,6 +25,8 @@ import (
 var (
 	// ErrNotPHP: the process has no Zend engine in it.
 	ErrNotPHP = errors.New("it is not PHP: no module in it exports executor_globals")
+	// ErrThreadSafe: the globals are in thread-local storage (ZTS).
+	ErrThreadSafe = errors.New("this PHP is thread-safe (ZTS), which is not supported yet")
 	// ErrNoVersion: there is a Zend engine, but nothing tells its version.
 	ErrNoVersion = errors.New("PHP's version can't be told")
 	// ErrLayout: what was read can't be PHP frames of that version's layout.
@@ -96,7 +98,7 @@ func Open(o Options, r remote.Reader) (*Runtime, error) {
 	eg, _, ok := o.Lookup("executor_globals")
 	if !ok {
 		if _, _, ok := o.Lookup("executor_globals_offset"); ok {
-			return nil, errors.New("this PHP is thread-safe (ZTS), which is not supported yet")
+			return nil, ErrThreadSafe
 		}
 		return nil, ErrNotPHP
 	}

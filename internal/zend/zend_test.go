@@ -270,9 +270,30 @@ func poke(t *testing.T, pid int, at remote.Addr, v uint64) {
 	}
 }
 
-func TestAProcessWithoutZendIsNotPHP(t *testing.T) {
-	o := zend.Options{Lookup: func(string) (remote.Addr, uint64, bool) { return 0, 0, false }}
-	if _, err := zend.Open(o, nil); !errors.Is(err, zend.ErrNotPHP) {
+func TestProcessesThatCannotBeReadAreNamed(t *testing.T) {
+	for _, tt := range []struct {
+		name, has string
+		want      error
+	}{
+		{"no Zend engine", "", zend.ErrNotPHP},
+		{"a thread-safe engine", "executor_globals_offset", zend.ErrThreadSafe},
+		{"an engine that tells no version", "executor_globals", zend.ErrNoVersion},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := zend.Options{Lookup: func(name string) (remote.Addr, uint64, bool) { return 0x1000, 8, name == tt.has }}
+			if _, err := zend.Open(o, nil); !errors.Is(err, tt.want) {
+				t.Errorf("got %v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestTheEngineAndItsFileMustAgree(t *testing.T) {
+	live, _, _ := blocked(t, builds[0], "testdata/nested.php")
+	o := load(t, live).options()
+	// As after an upgrade that replaced the file of a running worker.
+	o.Rodata = func() ([]byte, error) { return []byte("X-Powered-By: PHP/8.2.1\x00"), nil }
+	if _, err := zend.Open(o, live.Mem); !errors.Is(err, zend.ErrNoVersion) || !strings.Contains(err.Error(), "8.2.1") {
 		t.Errorf("got %v", err)
 	}
 }
