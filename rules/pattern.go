@@ -37,7 +37,6 @@ type element struct {
 	php      bool
 	internal bool
 	user     bool
-	class    string
 }
 
 // pattern is one alternative, leaf first.
