@@ -138,7 +138,7 @@ func TestBuiltInPatternsMatchStacksThatGDBShows(t *testing.T) {
 	} {
 		s := &pasted(t, c.file).Stacks[0]
 		for _, id := range []string{"mem.string-concat", "mem.array-append", "mem.recursion"} {
-			h := native(id)[0].on(s)
+			h := native(id)[0].on(look(s))
 			if h.ok != (id == c.id) || h.ok && h.via != c.via {
 				t.Errorf("%s on %s: %v via %q", id, c.file, h.ok, h.via)
 			}

@@ -87,6 +87,8 @@ func TestAChainFollowsOneBlock(t *testing.T) {
 			Chain{Steps: 20, Monotonic: true, SizeKnown: true, StartBytes: 2 * mib, EndBytes: 2*mib + 20*page, GrownBytes: 20 * page, Symbol: "mremap"}},
 		{"a block that shrinks between", []Event{mremap(at, 2*mib, 3*mib), mremap(at, 3*mib, 2*mib), mremap(at, 2*mib, 4*mib)},
 			Chain{Steps: 2, SizeKnown: true, StartBytes: 2 * mib, EndBytes: 4 * mib, GrownBytes: 2 * mib, Symbol: "mremap"}},
+		{"mappings far from each other are two blocks", []Event{mmap(at, page), mmap(at+page, page), mmap(at+1<<40, page)},
+			Chain{Steps: 2, Monotonic: true, GrownBytes: 2 * page, Symbol: "mmap"}},
 		{"MAP_FIXED puts, and does not grow", []Event{{Kind: Stop, Symbol: "mmap", Args: []uint64{at, page, 3, 0x32}}, {Kind: Stop, Symbol: "mmap", Args: []uint64{at + page, page, 3, 0x32}}}, Chain{}},
 		{"samples are no stops", []Event{{Kind: Sample, Symbol: "mremap", Args: []uint64{at, mib, 2 * mib, 0}}}, Chain{}},
 		{"arguments that were not read", []Event{{Kind: Stop, Symbol: "mremap"}, {Kind: Stop, Symbol: "mmap", Args: []uint64{1}}}, Chain{}},

@@ -84,6 +84,15 @@ type evaluation struct {
 	vars map[string]any
 	res  *Result
 	held []*condition // the stack conditions that made it match
+	// sights are the stacks as rules look at them, shared by all rules.
+	sights []*sight
+}
+
+func (x *evaluation) sight(stack int) *sight {
+	if x.sights[stack] == nil {
+		x.sights[stack] = look(&x.o.Stacks[stack])
+	}
+	return x.sights[stack]
 }
 
 // Validate reports whether an observation is consistent.
@@ -101,10 +110,13 @@ func (s *Set) Evaluate(o *Observation, opt Options) (Report, error) {
 	if err := o.Validate(); err != nil {
 		return Report{}, err
 	}
-	vars := collect(o)
+	vars, sights := collect(o), make([]*sight, len(o.Stacks))
 	var rep Report
 	for _, r := range s.rules {
-		rep.Results = append(rep.Results, r.evaluate(o, vars, opt))
+		res := Result{Rule: r}
+		x := &evaluation{o: o, vars: vars, res: &res, sights: sights}
+		x.run(r, opt)
+		rep.Results = append(rep.Results, res)
 	}
 	s.hide(rep.Results)
 	for i := range rep.Results {
@@ -162,13 +174,13 @@ func (s *Set) hide(results []Result) {
 	}
 }
 
-func (r *Rule) evaluate(o *Observation, vars map[string]any, opt Options) Result {
-	res := Result{Rule: r}
-	if ok, why := r.applies.to(&o.Target); !ok {
+// run evaluates one rule.
+func (x *evaluation) run(r *Rule, opt Options) {
+	res := x.res
+	if ok, why := r.applies.to(&x.o.Target); !ok {
 		res.Skipped = why
-		return res
+		return
 	}
-	x := &evaluation{o: o, vars: vars, res: &res}
 	said := r.match.eval(x)
 	res.Verdict = said.verdict
 	switch said.verdict {
@@ -183,7 +195,6 @@ func (r *Rule) evaluate(o *Observation, vars map[string]any, opt Options) Result
 			res.Hidden = "excepted: " + why
 		}
 	}
-	return res
 }
 
 // find makes the finding of a rule that matches.

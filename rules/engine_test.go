@@ -197,6 +197,8 @@ func TestRulesHideEachOther(t *testing.T) {
 		{"supersedes hides", []string{rule("a.one", match, ""), rule("a.two", match, "supersedes: [a.one]")}, "a.two", "superseded by a.two"},
 		{"what is superseded itself still hides", []string{rule("a.one", match, ""), rule("b.two", match, "supersedes: [a.one]"), rule("a.three", match, "supersedes: [b.two]")},
 			"a.three", "superseded by b.two"},
+		{"the first of two that hide is named", []string{rule("a.one", match, ""), rule("b.two", match, "supersedes: [a.one]"), rule("c.three", match, "supersedes: [a.one]"), rule("idle.x", match, "kind: benign")},
+			"idle.x", "superseded by b.two"},
 		{"a rule that doesn't match hides nothing", []string{rule("a.one", match, ""), rule("a.two", "{stack: leaf other}", "supersedes: [a.one]")}, "a.one", ""},
 		{"a match that is too unsure hides nothing", []string{rule("a.one", match, ""), rule("a.two", match, "supersedes: [a.one]\nscore: {base: 0.2}")}, "a.one", ""},
 		{"a benign rule hides causes", []string{rule("a.one", match, ""), rule("idle.x", match, "kind: benign")}, "idle.x", "the process is healthy by idle.x"},

@@ -108,7 +108,7 @@ type hit struct {
 }
 
 // on matches one stack.
-func (n *seenNode) on(s *Stack) hit {
+func (n *seenNode) on(s *sight) hit {
 	var h hit
 	h.ok = h.best(n.native, s, Native, false) && h.best(n.php, s, PHP, false)
 	if h.ok {
@@ -126,33 +126,22 @@ func (n *seenNode) on(s *Stack) hit {
 
 // lacksPHP reports whether PHP's interpreter was at work and its frames were
 // not collected, as in a backtrace from gdb.
-func (s *Stack) lacksPHP() bool {
-	runs := false
-	for i := range s.Frames {
-		f := &s.Frames[i]
-		if f.Kind == PHP {
-			return false
-		}
-		runs = runs || f.Name == "execute_ex"
-	}
-	return runs
-}
+func (s *sight) lacksPHP() bool { return len(s.views[PHP]) == 0 && s.names["execute_ex"] }
 
 // best takes the alternative with the fewest unknown frames. With open, frames
 // beyond the last are taken to be possible.
-func (h *hit) best(alts []alternative, s *Stack, kind FrameKind, open bool) bool {
+func (h *hit) best(alts []alternative, s *sight, kind FrameKind, open bool) bool {
 	if len(alts) == 0 {
 		return true
 	}
-	v := view(s.Frames, kind)
 	var best match
 	via, found := "", false
 	for _, a := range alts {
 		// The root of a truncated stack is nowhere to be seen.
-		if a.prg.root && s.Truncated && !open {
+		if a.prg.root && s.Truncated && !open || !a.prg.possible(s) {
 			continue
 		}
-		m, ok := a.prg.run(s.Frames, v, open)
+		m, ok := a.prg.run(s.Frames, s.views[kind], open)
 		if ok && (!found || m.unknowns < best.unknowns) {
 			best, via, found = m, a.name, true
 		}
@@ -187,7 +176,7 @@ func (n *seenNode) eval(x *evaluation) outcome {
 		c.of++
 		h, seen := c.hits[ev.Stack]
 		if !seen {
-			h = n.on(&x.o.Stacks[ev.Stack])
+			h = n.on(x.sight(ev.Stack))
 			c.hits[ev.Stack] = h
 		}
 		switch {

@@ -1,9 +1,13 @@
 package rules
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // match is one place where a pattern matches.
 type match struct {
+	start    int // the first frame, as an index into the view
 	unknowns int // unresolved frames that stood in for a name
 	captures map[string]int
 }
@@ -22,6 +26,9 @@ type program struct {
 	leaf  bool
 	root  bool
 	php   bool
+	// needs lists groups of names: a stack that lacks all names of a group
+	// can't match.
+	needs [][]string
 }
 
 func compile(p *pattern) *program {
@@ -30,6 +37,9 @@ func compile(p *pattern) *program {
 		e := &p.elements[i]
 		g.leaf = g.leaf || e.leaf
 		g.root = g.root || e.root
+		if e.min > 0 && !e.unk && !e.any && !e.php && len(e.globs) == 0 {
+			g.needs = append(g.needs, e.names)
+		}
 		for range e.min {
 			g.steps = append(g.steps, step{e: e})
 		}
@@ -46,6 +56,16 @@ func compile(p *pattern) *program {
 		}
 	}
 	return g
+}
+
+// possible is a quick look at whether a stack has the names that are needed.
+func (g *program) possible(s *sight) bool {
+	for _, group := range g.needs {
+		if !slices.ContainsFunc(group, func(n string) bool { return s.names[n] }) {
+			return false
+		}
+	}
+	return true
 }
 
 // thread is the best way to have come to a state. One thread per state is all
@@ -82,8 +102,8 @@ func (t thread) better(o thread) bool {
 // last frame, so that nothing is known to be its root.
 func (g *program) run(all []Frame, view []int, open bool) (match, bool) {
 	n := len(g.steps)
-	cur := make([]thread, n+1)
-	next := make([]thread, n+1)
+	both := make([]thread, 2*(n+1))
+	cur, next := both[:n+1], both[n+1:]
 	var best thread
 	cur[0] = thread{alive: true}
 	for i, fi := range view {
@@ -92,16 +112,17 @@ func (g *program) run(all []Frame, view []int, open bool) (match, bool) {
 			best = cur[n]
 		}
 		clear(next)
-		f := &all[fi]
+		f, alive := &all[fi], !g.leaf && !best.alive
 		for s := range n {
 			t := cur[s]
-			if !t.alive || best.alive && best.start < t.start {
-				continue
+			if !t.alive || !t.better(best) {
+				continue // it can only become worse than the best so far
 			}
 			ok, unk := g.steps[s].e.test(f)
 			if !ok {
 				continue
 			}
+			alive = true
 			if unk {
 				t.unknowns++
 			}
@@ -117,6 +138,9 @@ func (g *program) run(all []Frame, view []int, open bool) (match, bool) {
 			enter(next, 0, thread{alive: true, start: i + 1})
 		}
 		cur, next = next, cur
+		if !alive {
+			break
+		}
 	}
 	g.pass(cur)
 	if cur[n].alive && cur[n].better(best) {
@@ -125,7 +149,7 @@ func (g *program) run(all []Frame, view []int, open bool) (match, bool) {
 	if !best.alive {
 		return match{}, false
 	}
-	m := match{unknowns: best.unknowns}
+	m := match{start: best.start, unknowns: best.unknowns}
 	for c := best.caps; c != nil; c = c.prev {
 		if m.captures == nil {
 			m.captures = make(map[string]int)
@@ -172,12 +196,7 @@ func (e *element) test(f *Frame) (ok, unknown bool) {
 }
 
 func (e *element) testName(name string) bool {
-	for _, n := range e.names {
-		if n == name || isGlob(n) && glob(n, name) {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(e.names, name) || slices.ContainsFunc(e.globs, func(g string) bool { return glob(g, name) })
 }
 
 func (e *element) testLine(line int) bool {
@@ -251,6 +270,24 @@ func view(frames []Frame, kind FrameKind) []int {
 		if frames[i].Kind == kind {
 			out = append(out, i)
 		}
+	}
+	return out
+}
+
+// sight is what all rules look at of one stack, made once.
+type sight struct {
+	*Stack
+	views [2][]int        // by FrameKind
+	names map[string]bool // of the native frames
+}
+
+func look(s *Stack) *sight {
+	out := &sight{Stack: s, names: make(map[string]bool, len(s.Frames))}
+	for k := range out.views {
+		out.views[k] = view(s.Frames, FrameKind(k))
+	}
+	for _, i := range out.views[Native] {
+		out.names[s.Frames[i].Name] = true
 	}
 	return out
 }

@@ -24,7 +24,7 @@ type element struct {
 	leaf, root bool
 	unk        bool // an unresolved frame outside libc may stand in
 	names      []string
-	exact      bool // one of names is not a glob, and no name is
+	globs      []string // native names with * or ?
 	module     string
 	file       string
 	lineMin    int
@@ -202,17 +202,15 @@ func checkRepeat(lo, hi int) error {
 }
 
 func (e *element) setNames(w string) error {
-	e.exact = true
 	for n := range strings.SplitSeq(w, "|") {
 		if n == "" {
 			return fmt.Errorf("empty name in %q", w)
 		}
 		if isGlob(n) {
-			e.exact = false
+			e.globs = append(e.globs, n)
 		} else {
-			n = symname.Canonical(n)
+			e.names = append(e.names, symname.Canonical(n))
 		}
-		e.names = append(e.names, n)
 	}
 	return nil
 }

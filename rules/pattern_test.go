@@ -154,7 +154,7 @@ func TestTheMatchNearestToTheLeafIsTaken(t *testing.T) {
 
 // reference matches by trying everything, which is right and slow. It returns
 // the match with the least start, and of those the fewest unknowns.
-func reference(p *pattern, fs []Frame, open bool) (unknowns int, ok bool) {
+func reference(p *pattern, fs []Frame, open bool) (m match, ok bool) {
 	root := p.elements[len(p.elements)-1].root && !open
 	var from func(e, taken, at int) (int, bool)
 	from = func(e, taken, at int) (best int, found bool) {
@@ -183,13 +183,13 @@ func reference(p *pattern, fs []Frame, open bool) (unknowns int, ok bool) {
 	}
 	for start := 0; start <= len(fs); start++ {
 		if u, ok := from(0, 0, start); ok {
-			return u, true
+			return match{start: start, unknowns: u}, true
 		}
 		if p.elements[0].leaf {
 			break
 		}
 	}
-	return 0, false
+	return match{}, false
 }
 
 // TestTheAutomatonAgreesWithTryingEverything compares both on random patterns
@@ -222,12 +222,12 @@ func TestTheAutomatonAgreesWithTryingEverything(t *testing.T) {
 		}
 		fs, open := frames(strings.Join(stack, " ")), rnd.IntN(4) == 0
 		m, ok := compile(p).run(fs, view(fs, Native), open)
-		unknowns, want := reference(p, fs, open)
+		best, want := reference(p, fs, open)
 		if ok {
 			matched++
 		}
-		if ok != want || ok && m.unknowns != unknowns {
-			t.Fatalf("%q on %q (open %v): %v with %d unknown, want %v with %d", lines, stack, open, ok, m.unknowns, want, unknowns)
+		if ok != want || m.start != best.start || m.unknowns != best.unknowns {
+			t.Fatalf("%q on %q (open %v): %v %+v, want %v %+v", lines, stack, open, ok, m, want, best)
 		}
 	}
 	if matched < cases/10 {
@@ -261,9 +261,9 @@ func FuzzMatch(f *testing.F) {
 			}
 		}
 		m, ok := compile(p).run(fs, view(fs, Native), open)
-		unknowns, want := reference(p, fs, open)
-		if ok != want || ok && m.unknowns != unknowns {
-			t.Errorf("%q on %q (open %v): %v with %d unknown, want %v with %d", text, stack, open, ok, m.unknowns, want, unknowns)
+		best, want := reference(p, fs, open)
+		if ok != want || m.start != best.start || m.unknowns != best.unknowns {
+			t.Errorf("%q on %q (open %v): %v %+v, want %v %+v", text, stack, open, ok, m, want, best)
 		}
 	})
 }

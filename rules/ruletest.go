@@ -161,6 +161,20 @@ func (s *Set) RunTests(cases []Case, open func(path string) (*Observation, error
 	return out
 }
 
+// why says what kept a rule from another verdict, as far as it is known.
+func (r *Result) why() string {
+	switch {
+	case r.Skipped != "":
+		return ": " + r.Skipped
+	case len(r.Missing) > 0:
+		return ": it lacks " + strings.Join(r.Missing, "; ")
+	case len(r.Errors) > 0:
+		return ": " + strings.Join(r.Errors, "; ")
+	}
+	return ""
+}
+
+// check compares a report with what a case expects.
 func (s *Set) check(c *Case, rep Report) error {
 	if s.Rule(c.Rule) == nil {
 		return fmt.Errorf("no rule is called %s", c.Rule)
@@ -172,7 +186,7 @@ func (s *Set) check(c *Case, rep Report) error {
 		}
 	}
 	if res.Verdict != c.Expect {
-		return fmt.Errorf("%s, expected %s (missing: %s; skipped: %s)", res.Verdict, c.Expect, strings.Join(res.Missing, "; "), res.Skipped)
+		return fmt.Errorf("%s, expected %s%s", res.Verdict, c.Expect, res.why())
 	}
 	if c.Expect != Match {
 		return nil
