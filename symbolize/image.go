@@ -77,6 +77,9 @@ type Image struct {
 	cache *Cache
 
 	placed []*placed // sorted by start
+
+	mu    sync.Mutex
+	named map[frameKey][]Frame // what expand has found before
 }
 
 // placed is a file at an address.
@@ -92,7 +95,7 @@ type placed struct {
 // NewImage describes a process with these mappings. mem reads its memory, for
 // the vDSO, which is no file; it may be nil.
 func NewImage(maps remote.Mappings, open Opener, mem remote.Reader, cache *Cache) *Image {
-	img := &Image{maps: maps, open: open, mem: mem, cache: cache}
+	img := &Image{maps: maps, open: open, mem: mem, cache: cache, named: make(map[frameKey][]Frame)}
 	byFile := make(map[cacheKey]*placed)
 	for _, m := range maps {
 		vdso := m.Path == "[vdso]"

@@ -13,10 +13,38 @@ func (img *Image) Symbolize(w Walk) Trace {
 	return t
 }
 
-// expand appends a physical frame, preceded by the calls inlined into it.
+// frameKey is what a physical frame's names depend on.
+type frameKey struct {
+	pc, entry remote.Addr
+	exact     bool
+}
+
+// expand appends a physical frame, preceded by the calls inlined into it. A
+// loop comes by the same few places thousands of times.
 func (img *Image) expand(out []Frame, f *PhysicalFrame) []Frame {
+	k := frameKey{f.PC, f.Entry, f.Exact}
+	img.mu.Lock()
+	named, ok := img.named[k]
+	img.mu.Unlock()
+	if !ok {
+		named = img.name(f)
+		img.mu.Lock()
+		if len(img.named) < maxCached {
+			img.named[k] = named
+		}
+		img.mu.Unlock()
+	}
+	out = append(out, named...)
+	last := &out[len(out)-1]
 	regs := f.Regs
-	base := Frame{PC: f.PC, How: f.How, Entry: f.Entry, Regs: &regs}
+	last.How, last.Regs = f.How, &regs
+	return out
+}
+
+// name finds the names of a physical frame: the inlined calls first.
+func (img *Image) name(f *PhysicalFrame) []Frame {
+	var out []Frame
+	base := Frame{PC: f.PC, How: f.How, Entry: f.Entry}
 	p := img.find(f.Lookup())
 	if p == nil {
 		base.Offset = uint64(f.PC)
@@ -39,7 +67,7 @@ func (img *Image) expand(out []Frame, f *PhysicalFrame) []Frame {
 		}
 		fr.Function = readable(fr.Raw)
 		if i < len(fs)-1 {
-			fr.Inlined, fr.How, fr.Regs = true, HowInline, nil
+			fr.Inlined, fr.How = true, HowInline
 		}
 		if fn.Low != 0 {
 			if at := remote.Addr(fn.Low + p.bias); f.PC >= at {

@@ -62,6 +62,8 @@ func (t *textWriter) headline() {
 		t.line(severityStyle(f), doubt(f)+title(f))
 	case len(t.r.Stacks) == 0:
 		t.line(yellow, "nothing was observed")
+	case snapshot(&t.r.Observation) && len(t.r.Undetermined) > 0:
+		t.line(yellow, "one look tells where it is, not why")
 	default:
 		t.line(yellow, "no rule explains this")
 	}
@@ -256,6 +258,11 @@ func (t *textWriter) undetermined() {
 			t.prose("  ", dim, count(len(us), "other rule")+" could not be decided; --format json says what was missing")
 			return
 		}
+	}
+	if snapshot(&t.r.Observation) {
+		// That most rules need more than a look is no news about each of them.
+		t.prose("  ", plain, fmt.Sprintf("rules that want more than one look: %s; try phpwhy attach %d", number(len(us)), t.r.Target.PID))
+		return
 	}
 	t.prose("  ", plain, count(len(us), "rule")+" could not be decided:")
 	for _, u := range us[:min(len(us), listed)] {
