@@ -24,6 +24,7 @@ func Observe(c *Capture) *rules.Observation {
 			fs[j] = ruleFrame(&c.Stacks[i].Frames[j])
 		}
 		o.Stacks[i].Frames = fs
+		o.Stacks[i].Truncated = c.Stacks[i].End == stack.Truncated
 	}
 	for _, b := range c.Observation.Breakpoints {
 		o.Watched = watch(o.Watched, b.Symbol)
