@@ -82,7 +82,7 @@ the PHP function, file and line.`,
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(newAttach(s), newDump(s), newVersion(s))
+	root.AddCommand(newAttach(s), newDump(s), newSchema(s), newVersion(s))
 	return root
 }
 

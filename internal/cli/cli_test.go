@@ -408,7 +408,7 @@ func TestWrongUsage(t *testing.T) {
 		{}, {"atach"}, {"attach"}, {"attach", "1", "2"}, {"attach", "--"}, {"attach", "1", "--", "php"}, {"attach", "1", "--for", "x"},
 		{"attach", "1", "--for", "0s"}, {"attach", "1", "--stops", "0"}, {"attach", "1", "--engine", "magic"}, {"attach", "1", "--engine", "uprobe"},
 		{"attach", "1", "--max-pause", "200%"}, {"attach", "1", "--format", "xml"}, {"attach", "1", "--rules", "/nonexistent"},
-		{"attach", "1", "--capture", "/nonexistent/dir/file"}, {"dump"}, {"dump", "x"}, {"version", "x"}, {"--nonsense"},
+		{"attach", "1", "--capture", "/nonexistent/dir/file"}, {"dump"}, {"dump", "x"}, {"version", "x"}, {"schema"}, {"schema", "rule"}, {"--nonsense"},
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			r := run(t, args...)
@@ -428,6 +428,14 @@ func TestVersion(t *testing.T) {
 	r := run(t, "version")
 	if r.code != 0 || !regexp.MustCompile(`^phpwhy \S+ linux/\w+ go1\.\S+\n$`).MatchString(r.out) {
 		t.Errorf("exit %d: %q", r.code, r.out)
+	}
+}
+
+func TestSchemaIsTheReports(t *testing.T) {
+	r := run(t, "schema", "report")
+	var v map[string]any
+	if err := json.Unmarshal([]byte(r.out), &v); err != nil || r.code != 0 || v["$schema"] == nil {
+		t.Errorf("exit %d, %v: %.80s", r.code, err, r.out)
 	}
 }
 

@@ -58,6 +58,9 @@ func Join(in Input) Stack {
 	if n := len(j.php); n > 0 {
 		if in.NativeEnd != Truncated {
 			problems = append(problems, fmt.Errorf("%d PHP frames have no native frame that runs them", n))
+		} else if p := &j.php[0]; n == len(in.PHP) && !p.Internal {
+			// What keeps the current opline was not reached.
+			problems = append(problems, fmt.Errorf("the line of %s may be one it has left since", p.QualifiedName()))
 		}
 		j.rest()
 	}

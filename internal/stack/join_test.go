@@ -103,6 +103,7 @@ func TestJoinPlacesPHPFramesBehindTheirExecutor(t *testing.T) {
 			php:    []PHPFrame{user("f", 1), top("{main}", 2)},
 			end:    Truncated,
 			want:   "mremap ?? f:1 {main}:2",
+			err:    "the line of f may be one it has left since",
 		},
 		{
 			name:   "an inlined function called execute_ex runs nothing",
