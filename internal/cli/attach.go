@@ -117,8 +117,9 @@ func newAttach(s streams) *cobra.Command {
 		Short: "Attach to a hung worker and name the root cause",
 		Long: `attach stops a PHP process for moments, at each mmap and mremap and on a timer,
 reads its native and PHP stacks, and names the root cause. The process runs on
-at full speed afterwards. With -- CMD ARG... it starts a command and observes it
-from its first instruction.`,
+at full speed afterwards. With -- CMD ARG... it starts a command, observes it from
+its first instruction, and ends it when the observation is over; what the command
+prints goes to standard error.`,
 		Example: "  phpwhy attach 4242\n  phpwhy attach 4242 --for 10s --capture hang.jsonl\n  phpwhy attach -- php report.php",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.run(cmd.Context(), s, cmd.ArgsLenAtDash(), args)
@@ -198,8 +199,8 @@ func (a *attachFlags) run(ctx context.Context, s streams, atDash int, args []str
 	done := progress(s.err, &a.obs)
 	c, err := a.observe(ctx, atDash, args)
 	done()
-	if c == nil {
-		return err
+	if c == nil || err != nil && len(c.Events) == 0 && ctx.Err() == nil {
+		return err // nothing was seen
 	}
 	if err != nil {
 		// What was seen until then is worth showing; the error follows it.

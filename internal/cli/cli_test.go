@@ -109,6 +109,7 @@ func finish(t testing.TB, c *exec.Cmd, b *buffers) result {
 // reported is the part of phpwhy/report/v1 that these tests look at.
 type reported struct {
 	Target struct {
+		PID        int
 		PHPVersion string `json:"php_version"`
 		SAPI       string
 		Symbols    string
@@ -229,22 +230,59 @@ func TestAttachWorksOnAPHPFPMWorker(t *testing.T) {
 func TestAttachObservesACommandFromItsStart(t *testing.T) {
 	script := testphp.Hang(t, "mem.string-concat.php")
 	for _, engine := range []string{"hwbp", "int3"} {
-		t.Run(engine, func(t *testing.T) {
-			// --stops ends the observation; the command's own time limit ends the command.
-			r := run(t, "attach", "--format", "json", "--engine", engine, "--", "timeout", "-s", "KILL", "3",
-				testphp.Stripped(t), "-n", "-d", "memory_limit=-1", script)
-			if r.code == 0 {
-				t.Skip("timeout is not PHP; see below")
-			}
-			if r.code != 3 || !strings.Contains(r.err, "not PHP") {
-				t.Errorf("exit %d: %s", r.code, r.err)
-			}
-			r = run(t, "attach", "--format", "json", "--engine", engine, "--", testphp.Stripped(t), "-n", "-d", "memory_limit=64M", script)
-			rep := parse(t, r)
-			if len(rep.Findings) == 0 || rep.Findings[0].Rule != "mem.string-concat" {
-				t.Errorf("exit %d: %s: findings %+v, %d stops, notes %v", r.code, r.err, rep.Findings, rep.Observation.Stops, rep.Notes)
-			}
-		})
+		for name, limit := range map[string]string{"that ends by itself": "64M", "that hangs": "-1"} {
+			t.Run(engine+" a command "+name, func(t *testing.T) {
+				r := run(t, "attach", "--format", "json", "--engine", engine, "--", testphp.Stripped(t), "-n", "-d", "memory_limit="+limit, script)
+				rep := parse(t, r)
+				if r.code != 0 || len(rep.Findings) == 0 || rep.Findings[0].Rule != "mem.string-concat" {
+					t.Errorf("exit %d: %s: findings %+v, %d stops, notes %v", r.code, r.err, rep.Findings, rep.Observation.Stops, rep.Notes)
+				}
+				if testphp.Alive(rep.Target.PID) {
+					t.Error("the command was left running")
+				}
+			})
+		}
+	}
+	for args, want := range map[string]struct {
+		code int
+		say  string
+	}{"sleep 5": {3, "not PHP"}, "/nonexistent/php": {2, "/nonexistent/php"}} {
+		oneLine(t, run(t, append([]string{"attach", "--"}, strings.Fields(args)...)...), want.code, want.say)
+	}
+}
+
+func TestAStoppedWorkerStaysStopped(t *testing.T) {
+	w := testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "mem.string-concat.php"))
+	if err := syscall.Kill(w.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for range 500 {
+		if strings.HasPrefix(status(w.PID, "State"), "T") {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	for _, args := range [][]string{{"dump"}, {"attach", "--for", "300ms"}, {"attach", "--for", "300ms", "--engine", "int3"}} {
+		r := run(t, append(args, fmt.Sprint(w.PID))...)
+		if r.code != 0 || !strings.Contains(r.out, "buildReport()") {
+			t.Errorf("%v: exit %d: %s %s", args, r.code, r.err, r.out)
+		}
+		if s := status(w.PID, "State"); !strings.HasPrefix(s, "T (stopped)") {
+			t.Errorf("after %v the worker is in state %s", args, s)
+		}
+	}
+}
+
+func TestATracedWorkerNamesItsTracer(t *testing.T) {
+	w := testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "sleep.php"))
+	c := exec.Command(testphp.Require(t, "strace"), "-o", "/dev/null", "-p", fmt.Sprint(w.PID))
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })
+	observing(t, w.PID)
+	for _, cmd := range []string{"dump", "attach"} {
+		oneLine(t, run(t, cmd, fmt.Sprint(w.PID)), 4, fmt.Sprintf("traced by %d", c.Process.Pid))
 	}
 }
 

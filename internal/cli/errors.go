@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os/exec"
 
 	"github.com/spf13/cobra"
 
@@ -31,7 +33,7 @@ func exitCode(err error) int {
 	var usage *usageError
 	var unsupported *zend.UnsupportedError
 	switch {
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist) && !errors.Is(err, proc.ErrNoProcess):
 		return exitUsage
 	case errors.Is(err, proc.ErrPermission), errors.Is(err, ptrace.ErrTraced), errors.Is(err, ptrace.ErrUnsupported):
 		return exitForbidden

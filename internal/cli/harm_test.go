@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -221,24 +222,34 @@ func TestAWorkerRunsAtFullSpeedAfterwards(t *testing.T) {
 			return n
 		}
 		n0, c0 := read(), cpuNanos(t, w.PID)
-		time.Sleep(500 * time.Millisecond)
+		time.Sleep(300 * time.Millisecond)
 		return float64(read()-n0) / float64(cpuNanos(t, w.PID)-c0)
 	}
 	for _, engine := range engines {
 		t.Run(engine, func(t *testing.T) {
-			var ratios []float64
-			for range 5 {
-				before := rate()
-				if r := run(t, "attach", fmt.Sprint(w.PID), "--engine", engine, "--for", "300ms"); r.code != 0 {
-					t.Fatalf("exit %d: %s", r.code, r.err)
+			// The machine has slow moments. A breakpoint that stayed behind
+			// would slow down every attempt.
+			ratio := 0.0
+			for range 3 {
+				var before, after []float64
+				for range 5 {
+					before = append(before, rate())
+					if r := run(t, "attach", fmt.Sprint(w.PID), "--engine", engine, "--for", "300ms"); r.code != 0 {
+						t.Fatalf("exit %d: %s", r.code, r.err)
+					}
+					after = append(after, rate())
 				}
-				ratios = append(ratios, rate()/before)
+				slices.Sort(before)
+				slices.Sort(after)
+				ratio = after[len(after)/2] / before[len(before)/2]
+				t.Logf("afterwards it does %.2f of the work per CPU time", ratio)
+				if ratio >= 0.9 {
+					break
+				}
 			}
 			unharmed(t, w.PID)
-			if m := median(ratios); m < 0.9 {
-				t.Errorf("afterwards it does %.2f of the work it did before (%.2f)", m, ratios)
-			} else {
-				t.Logf("afterwards it does %.2f of the work per CPU time (%.2f)", m, ratios)
+			if ratio < 0.9 {
+				t.Errorf("afterwards it does %.2f of the work it did before", ratio)
 			}
 		})
 	}
@@ -250,16 +261,6 @@ func cpuNanos(t testing.TB, pid int) int64 {
 		t.Fatal(err)
 	}
 	return n
-}
-
-func median(v []float64) float64 {
-	s := append([]float64(nil), v...)
-	for i := range s {
-		for j := i; j > 0 && s[j] < s[j-1]; j-- {
-			s[j], s[j-1] = s[j-1], s[j]
-		}
-	}
-	return s[len(s)/2]
 }
 
 // TestLyingProgramFilesAreToldInOneLine damages what the kernel doesn't need to

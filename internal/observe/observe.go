@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
@@ -79,8 +80,8 @@ func (o *Observer) Attach(ctx context.Context, pid int, opt Options) (*capture.C
 
 // Command starts argv and observes it from its first instruction on: the
 // breakpoints are armed when the dynamic linker has mapped libc, before any
-// of the program's own code runs. When the observation ends first, the
-// command runs on and Command waits for its end.
+// of the program's own code runs. A command that outlives the observation is
+// ended: it was started for this, and one that hangs would never end by itself.
 func (o *Observer) Command(ctx context.Context, argv []string, std [3]*os.File, opt Options) (*capture.Capture, error) {
 	var s *session
 	var live *target.Live
@@ -102,6 +103,9 @@ func (o *Observer) Command(ctx context.Context, argv []string, std [3]*os.File, 
 		defer live.Close()
 	}
 	if s == nil {
+		if child != nil {
+			err = errors.Join(err, end(child))
+		}
 		if err == nil {
 			err = &proc.Error{PID: res.PID, What: "observe process", Err: proc.ErrNoProcess, Advice: "the command ended before it could be observed"}
 		}
@@ -109,10 +113,24 @@ func (o *Observer) Command(ctx context.Context, argv []string, std [3]*os.File, 
 	}
 	cap, err := s.finish(res, err)
 	if child != nil {
-		_, werr := child.Wait()
-		err = errors.Join(err, werr)
+		s.note("the command was ended after the observation")
+		err = errors.Join(err, end(child))
 	}
 	return cap, err
+}
+
+// patience is how long a command may take to follow SIGTERM.
+const patience = time.Second
+
+// end terminates a child process and waits for it.
+func end(child *os.Process) error {
+	if err := child.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	force := time.AfterFunc(patience, func() { _ = child.Kill() })
+	defer force.Stop()
+	_, err := child.Wait()
+	return err
 }
 
 // Dump takes one joined stack of every thread, now.

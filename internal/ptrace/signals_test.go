@@ -276,19 +276,25 @@ func TestSpeedAfterwardsIsAsBefore(t *testing.T) {
 				time.Sleep(150 * time.Millisecond)
 				return float64(w.count(loops)-a) / (cpu() - from)
 			}
-			var ratios []float64
-			for range 7 {
-				before := speed()
-				if _, err := Observe(t.Context(), w.pid, Options{Engine: engine, Breakpoints: bps, For: 50 * time.Millisecond}, HandlerFunc(nop)); err != nil {
-					t.Fatal(err)
+			// The machine has slow moments. A breakpoint that stayed behind
+			// would slow down every attempt.
+			ratio := 0.0
+			for range 3 {
+				var before, after []float64
+				for range 7 {
+					before = append(before, speed())
+					if _, err := Observe(t.Context(), w.pid, Options{Engine: engine, Breakpoints: bps, For: 50 * time.Millisecond}, HandlerFunc(nop)); err != nil {
+						t.Fatal(err)
+					}
+					after = append(after, speed())
 				}
-				ratios = append(ratios, speed()/before)
+				ratio = median(after) / median(before)
+				t.Logf("speed after to before: %.2f", ratio)
+				if ratio >= 0.9 {
+					return
+				}
 			}
-			m := median(ratios)
-			t.Logf("speed after to before: median %.2f of %.2f", m, ratios)
-			if m < 0.9 {
-				t.Errorf("median %.2f", m)
-			}
+			t.Errorf("speed after to before: %.2f", ratio)
 		})
 	}
 }

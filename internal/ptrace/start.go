@@ -1,6 +1,7 @@
 package ptrace
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -152,10 +153,19 @@ func (s *session) toEntry(gate *os.File) error {
 	if err = errors.Join(err, gate.Close()); err != nil {
 		return err
 	}
-	if err := s.untilExec(); err != nil || s.ended == nil || *s.ended != EndExec {
-		return err
+	for {
+		if err := s.untilExec(); err != nil || s.ended == nil || *s.ended != EndExec {
+			return err
+		}
+		s.ended = nil
+		if !becoming(s.pid) {
+			break
+		}
+		// Seized so early that the helper's own exec was still to be reported.
+		if err := s.resumeAll(); err != nil {
+			return err
+		}
 	}
-	s.ended = nil
 	if err := s.reopen(); err != nil {
 		return err
 	}
@@ -164,6 +174,12 @@ func (s *session) toEntry(gate *os.File) error {
 		return err
 	}
 	return s.runTo(s.threads[s.pid], entry)
+}
+
+// becoming reports whether a process is still the helper that waits at the gate.
+func becoming(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err == nil && bytes.HasPrefix(b, []byte("phpwhy\x00"+StartArg+"\x00"))
 }
 
 // untilExec runs the helper's threads until one has called exec.
