@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"unicode"
@@ -42,6 +43,9 @@ func Main(ctx context.Context, args []string, in io.Reader, out, errs io.Writer)
 	if ptrace.IsHelper(args) {
 		return ptrace.HelperMain(args)
 	}
+	// The thread that has stopped a worker must never wait for its turn behind
+	// goroutines that unwind and inflate.
+	runtime.GOMAXPROCS(runtime.NumCPU() + 2)
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	root := newRoot(streams{in, out, errs})

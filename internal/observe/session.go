@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -57,11 +58,6 @@ func (o *Observer) openStarting(live *target.Live) (*session, error) {
 	var err error
 	if s.php, err = findPHP(s.img, live); err != nil {
 		return nil, err
-	}
-	// A distribution's libc debug file is compressed, and inflating it takes
-	// longer than all the rest.
-	if libc, err := s.img.Libc(); err == nil {
-		libc.Preload()
 	}
 	s.pipe = newPipeline(s)
 	_ = s.runtime()
@@ -311,10 +307,21 @@ func (s *session) rehearse() *target.Snapshot {
 	return snap
 }
 
+// preload begins to read libc's debug information: a distribution's file is
+// compressed, and inflating it takes longer than all the rest. It takes a
+// processor's time, so it must not run while the worker stands still.
+func (s *session) preload() {
+	if libc, err := s.image().Libc(); err == nil {
+		libc.Preload()
+	}
+}
+
 // dump freezes the process once and reads every thread.
 func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 	var snaps []*target.Snapshot
 	spare := s.rehearse()
+	// A collection that begins now would run while the worker stands still.
+	collect := debug.SetGCPercent(-1)
 	paused, err := ptrace.Freeze(ctx, s.live.PID, func(ts []ptrace.ThreadStop) error {
 		for i := range ts {
 			if ts[i].Err != nil {
@@ -331,9 +338,11 @@ func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 		}
 		return nil
 	})
+	debug.SetGCPercent(collect)
 	if err != nil {
 		return nil, err
 	}
+	s.preload()
 	traces := make([]symbolize.Trace, len(snaps))
 	running := false
 	for i, snap := range snaps {
