@@ -15,6 +15,7 @@ import (
 
 	"github.com/phpwhy/phpwhy/internal/capture"
 	"github.com/phpwhy/phpwhy/internal/observe"
+	"github.com/phpwhy/phpwhy/internal/proc"
 	"github.com/phpwhy/phpwhy/internal/report"
 	"github.com/phpwhy/phpwhy/rules"
 	"github.com/phpwhy/phpwhy/rules/builtin"
@@ -244,6 +245,7 @@ func (a *attachFlags) observe(ctx context.Context, atDash int, args []string) (*
 	if err != nil {
 		return nil, err
 	}
+	proc.MakeWay()
 	return o.Attach(ctx, pid, a.obs)
 }
 

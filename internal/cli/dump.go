@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/phpwhy/phpwhy/internal/observe"
+	"github.com/phpwhy/phpwhy/internal/proc"
 )
 
 func newDump(s streams) *cobra.Command {
@@ -39,6 +40,7 @@ func dump(ctx context.Context, s streams, j *judged, args []string) error {
 			return err
 		}
 	}
+	proc.MakeWay()
 	r := j.load()
 	o := observe.New()
 	var first error
