@@ -23,7 +23,7 @@ func (f *facts) begin(l *target.Live) {
 }
 
 // end fills in the facts. ran is for how long the process could run.
-func (f *facts) end(l *target.Live, ran time.Duration, c *capture.Capture, rt *zend.Runtime) {
+func (f *facts) end(l *target.Live, ran time.Duration, c *capture.Capture, rt *zend.Runtime, th *zend.Thread) {
 	m := make(map[string]any)
 	if cpu, queued, err := l.CPUTime(); err == nil && f.known && ran > 0 {
 		most := 100 * float64(max(1, threads(l)))
@@ -40,7 +40,9 @@ func (f *facts) end(l *target.Live, ran time.Duration, c *capture.Capture, rt *z
 	}
 	if rt != nil {
 		m["php.version"], m["php.sapi"] = rt.Version, rt.SAPI
-		if mem, err := rt.Memory(l.Mem); err == nil {
+	}
+	if th != nil {
+		if mem, err := th.Memory(l.Mem); err == nil {
 			m["php.memory_usage"] = int64(mem.Reserved)
 			if mem.Limit < 1<<62 { // memory_limit=-1 is a limit nobody reaches
 				m["php.memory_limit"] = int64(mem.Limit)

@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"sync"
@@ -181,7 +182,9 @@ func (p *pipeline) into(c *capture.Capture) {
 func (s *session) copy(snap *target.Snapshot, limit int) {
 	snap.CopyStack(s.image().Mappings(), limit)
 	if rt := s.runtime(); rt != nil {
-		rt.Prefetch(snap)
+		if th, err := rt.Thread(snap, snap.Regs.TLS); err == nil {
+			th.Prefetch(snap)
+		}
 	}
 	snap.Freeze()
 }
@@ -201,8 +204,22 @@ func runsPHP(t *symbolize.Trace) bool {
 	return false
 }
 
+// thread returns the thread that was last seen running PHP, nil when there is
+// none.
+func (s *session) thread() *zend.Thread {
+	rt := s.runtime()
+	if rt == nil {
+		return nil
+	}
+	th, err := rt.Thread(s.live.Mem, remote.Addr(s.lead.Load()))
+	if err != nil {
+		return nil
+	}
+	return th
+}
+
 // join merges a thread's native frames with PHP's, which belong to it only if
-// withPHP says so.
+// withPHP says so, or, where every thread has its own, if it has any.
 func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) stack.Stack {
 	in := stack.Input{NativeEnd: stack.End(t.End), NativeErr: t.Err, Native: make([]stack.NativeFrame, len(t.Frames))}
 	for i := range t.Frames {
@@ -216,10 +233,20 @@ func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) 
 		}
 	}
 	rt := s.runtime()
-	if rt == nil || !withPHP {
+	if rt == nil || !withPHP && !rt.ZTS {
 		return stack.Join(in)
 	}
-	z := rt.Walk(snap)
+	th, err := rt.Thread(snap, snap.Regs.TLS)
+	if err != nil {
+		if !errors.Is(err, zend.ErrNoThread) {
+			in.PHPErr = err
+		}
+		return stack.Join(in)
+	}
+	z := th.Walk(snap)
+	if len(z.Frames) > 0 {
+		s.lead.Store(uint64(snap.Regs.TLS))
+	}
 	in.PHPErr = z.Err
 	in.PHP = make([]stack.PHPFrame, len(z.Frames))
 	for i := range z.Frames {

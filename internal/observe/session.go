@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
@@ -32,6 +33,7 @@ type session struct {
 	rtMu  sync.Mutex
 	rt    *zend.Runtime
 	types *dwarfTypes
+	lead  atomic.Uint64 // thread pointer of the thread that was last seen running PHP
 
 	pipe  *pipeline
 	facts facts
@@ -258,7 +260,7 @@ func (s *session) finish(res ptrace.Result, err error) (*capture.Capture, error)
 		}
 	}
 	s.pipe.into(&s.cap)
-	s.facts.end(s.live, res.Duration-res.PausedTotal, &s.cap, s.runtime())
+	s.facts.end(s.live, res.Duration-res.PausedTotal, &s.cap, s.runtime(), s.thread())
 	return &s.cap, err
 }
 
@@ -281,7 +283,11 @@ func (s *session) describe() {
 	}
 	t.PHPVersion, t.ZTS, t.DebugBuild, t.SAPI = rt.Version, rt.ZTS, rt.Debug, rt.SAPI
 	t.Layout = string(rt.Layout.Source)
-	q, _ := rt.Request(s.live.Mem)
+	th := s.thread()
+	if th == nil {
+		return
+	}
+	q, _ := th.Request(s.live.Mem)
 	if q.Method != "" || q.URI != "" { // a command-line script has neither
 		t.Request = &capture.Request{Method: q.Method, URI: q.URI, Script: q.Script}
 		if !q.Start.IsZero() {
@@ -359,6 +365,6 @@ func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 	s.cap.Observation.PausedUSTotal = paused.Microseconds()
 	s.cap.Observation.PausedUSMax = paused.Microseconds()
 	s.pipe.into(&s.cap)
-	s.facts.end(s.live, 0, &s.cap, s.runtime())
+	s.facts.end(s.live, 0, &s.cap, s.runtime(), s.thread())
 	return &s.cap, nil
 }

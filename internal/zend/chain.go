@@ -31,9 +31,9 @@ func (k link) word(off uint64) remote.Addr {
 // chain hands every execute_data to visit, innermost first, as long as visit
 // counts fewer than MaxFrames frames. The error says why it ended early. A
 // chain that is a cycle is gone through more than once before that is noticed.
-func (rt *Runtime) chain(r remote.Reader, visit func(link) (frames int, err error)) error {
-	l := rt.Layout
-	cur, err := remote.Pointer(r, rt.eg+remote.Addr(l.EGCurrent))
+func (th *Thread) chain(r remote.Reader, visit func(link) (frames int, err error)) error {
+	rt, l := th.rt, th.rt.Layout
+	cur, err := remote.Pointer(r, th.eg+remote.Addr(l.EGCurrent))
 	if err != nil {
 		return fmt.Errorf("current_execute_data: %w", err)
 	}

@@ -28,16 +28,16 @@ const maxURI = 8192
 // Request reads the request in progress, or returns ErrNoRequest. It changes
 // slowly, so the process need not be stopped. Parts that can't be read are left
 // empty and named in the error.
-func (rt *Runtime) Request(r remote.Reader) (Request, error) {
+func (th *Thread) Request(r remote.Reader) (Request, error) {
 	var q Request
-	if rt.sg == 0 {
+	if th.sg == 0 {
 		return q, errors.New("no symbol sapi_globals")
 	}
-	l := rt.Layout
+	l := th.rt.Layout
 	query := ""
 	// A worker that waits for its next request still has pointers into the
 	// last one.
-	if started, err := remote.Uint8(r, rt.sg+remote.Addr(l.SGStarted)); err != nil {
+	if started, err := remote.Uint8(r, th.sg+remote.Addr(l.SGStarted)); err != nil {
 		return q, fmt.Errorf("request: %w", err)
 	} else if started == 0 {
 		return q, ErrNoRequest
@@ -48,7 +48,7 @@ func (rt *Runtime) Request(r remote.Reader) (Request, error) {
 		off  uint64
 		what string
 	}{{&q.Method, l.SGMethod, "method"}, {&q.URI, l.SGURI, "URI"}, {&query, l.SGQuery, "query"}, {&q.Script, l.SGScript, "script"}} {
-		p, err := remote.Pointer(r, rt.sg+remote.Addr(f.off))
+		p, err := remote.Pointer(r, th.sg+remote.Addr(f.off))
 		if err == nil && p != 0 {
 			*f.dst, err = remote.CString(r, p, maxURI)
 		}
@@ -60,7 +60,7 @@ func (rt *Runtime) Request(r remote.Reader) (Request, error) {
 	if query != "" && !strings.Contains(q.URI, "?") {
 		q.URI += "?" + query
 	}
-	bits, err := remote.Uint64(r, rt.sg+remote.Addr(l.SGTime))
+	bits, err := remote.Uint64(r, th.sg+remote.Addr(l.SGTime))
 	if err != nil {
 		errs = append(errs, fmt.Errorf("request's time: %w", err))
 	} else if t := math.Float64frombits(bits); t > 1e9 && t < 1e11 {
@@ -85,9 +85,9 @@ var ErrNoHeap = errors.New("the Zend memory manager's heap was not found")
 
 // Memory reads the heap's counters. alloc_globals is not exported, but the VM
 // stack is allocated from the heap, and every chunk begins with its heap.
-func (rt *Runtime) Memory(r remote.Reader) (Memory, error) {
-	l := rt.Layout
-	stack, err := remote.Pointer(r, rt.eg+remote.Addr(l.EGStack))
+func (th *Thread) Memory(r remote.Reader) (Memory, error) {
+	l := th.rt.Layout
+	stack, err := remote.Pointer(r, th.eg+remote.Addr(l.EGStack))
 	if err != nil || stack == 0 {
 		return Memory{}, fmt.Errorf("%w: no VM stack: %v", ErrNoHeap, err)
 	}

@@ -42,23 +42,23 @@ func TestTheRequestOfAnFPMWorker(t *testing.T) {
 			// The worker waits for its client to close the connection.
 			t.Run("answered", func(t *testing.T) { pid = pool.Hang(t, script, "") })
 			live, rt := openRuntime(t, pid)
-			q, err := rt.Request(live.Mem)
+			q, err := thread(t, rt).Request(live.Mem)
 			for range 200 {
 				if errors.Is(err, zend.ErrNoRequest) {
 					break
 				}
 				time.Sleep(5 * time.Millisecond)
-				q, err = rt.Request(live.Mem)
+				q, err = thread(t, rt).Request(live.Mem)
 			}
 			if !errors.Is(err, zend.ErrNoRequest) || q != (zend.Request{}) {
 				t.Errorf("a worker that has answered: %+v, %v", q, err)
 			}
-			if s := rt.Walk(live.Mem); s.Err != nil || len(s.Frames) != 0 {
+			if s := thread(t, rt).Walk(live.Mem); s.Err != nil || len(s.Frames) != 0 {
 				t.Errorf("a worker that has answered has frames: %+v", s)
 			}
 
 			pool.Hang(t, script, "wait=1")
-			q, err = rt.Request(live.Mem)
+			q, err = thread(t, rt).Request(live.Mem)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -83,7 +83,7 @@ func TestMemoryEqualsWhatPHPSays(t *testing.T) {
 			if err := json.Unmarshal([]byte(line), &want); err != nil {
 				t.Fatalf("%v: %s", err, line)
 			}
-			got, err := rt.Memory(live.Mem)
+			got, err := thread(t, rt).Memory(live.Mem)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -105,10 +105,10 @@ func TestMemoryEqualsWhatPHPSays(t *testing.T) {
 func TestNoHeapIsNotZeroBytes(t *testing.T) {
 	t.Setenv("USE_ZEND_ALLOC", "0")
 	live, rt, _ := blocked(t, builds[0], "testdata/nested.php")
-	if m, err := rt.Memory(live.Mem); !errors.Is(err, zend.ErrNoHeap) {
+	if m, err := thread(t, rt).Memory(live.Mem); !errors.Is(err, zend.ErrNoHeap) {
 		t.Errorf("got %+v, %v", m, err)
 	}
-	if s := rt.Walk(live.Mem); s.Err != nil || len(s.Frames) < 6 {
+	if s := thread(t, rt).Walk(live.Mem); s.Err != nil || len(s.Frames) < 6 {
 		t.Errorf("%d frames, %v", len(s.Frames), s.Err)
 	}
 }

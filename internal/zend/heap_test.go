@@ -134,7 +134,7 @@ func (h *heap) opline(fn remote.Addr, op uint64) remote.Addr {
 
 func (h *heap) walk(current remote.Addr) Stack {
 	h.ptr(egAt, h.l.EGCurrent, current)
-	return (&Runtime{Layout: h.l, eg: egAt}).Walk(h)
+	return (&Thread{rt: &Runtime{Layout: h.l}, eg: egAt}).Walk(h)
 }
 
 // lines prints frames leaf first, "Class::function file:line!" with ! for Top.
@@ -406,7 +406,7 @@ func TestABrokenHeapEndsTheWalkWithItsReason(t *testing.T) {
 			if len(s.Frames) < 2 || s.Frames[1].Function != "good" {
 				t.Errorf("%d frames were kept", len(s.Frames))
 			}
-			(&Runtime{Layout: l, eg: egAt}).Prefetch(h) // must end, too
+			(&Thread{rt: &Runtime{Layout: l}, eg: egAt}).Prefetch(h) // must end, too
 		})
 	}
 }

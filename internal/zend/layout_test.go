@@ -72,7 +72,7 @@ func TestTheBuiltInTableEqualsDWARF(t *testing.T) {
 // version that nobody knows yet.
 func TestAVersionWithoutATableIsReadByItsDWARF(t *testing.T) {
 	live, rt, _ := blocked(t, builds[2], "testdata/includes.php")
-	want := rt.Walk(live.Mem)
+	want := thread(t, rt).Walk(live.Mem)
 	o := dwarfOptions(t, live)
 	lookup := o.Lookup
 	o.Lookup = func(name string) (remote.Addr, uint64, bool) {
@@ -89,7 +89,7 @@ func TestAVersionWithoutATableIsReadByItsDWARF(t *testing.T) {
 	if rt.Version != "8.77.1" || rt.Layout.Source != zend.FromDWARF {
 		t.Errorf("version %s, layout from %s", rt.Version, rt.Layout.Source)
 	}
-	got := rt.Walk(live.Mem)
+	got := thread(t, rt).Walk(live.Mem)
 	if d := cmp.Diff(fmt.Sprintf("%+v", want), fmt.Sprintf("%+v", got)); d != "" || got.Err != nil {
 		t.Error(got.Err, d)
 	}
@@ -116,10 +116,11 @@ func (d damaged) ReadMemory(p []byte, at remote.Addr) (int, error) {
 // snapshot: it must end, keep names bounded, and say why it ended early.
 func FuzzWalk(f *testing.F) {
 	live, rt, _ := blocked(f, builds[0], "testdata/callbacks.php")
+	th := thread(f, rt)
 	snap := target.NewSnapshot(live.Mem)
-	rt.Prefetch(snap)
+	th.Prefetch(snap)
 	snap.Freeze()
-	good := rt.Walk(snap)
+	good := th.Walk(snap)
 	if good.Err != nil {
 		f.Fatal(good.Err)
 	}
@@ -134,8 +135,8 @@ func FuzzWalk(f *testing.F) {
 			at = fr.Func
 		}
 		mem := damaged{snap, at + remote.Addr(off%512), with}
-		rt.Prefetch(mem)
-		s := rt.Walk(mem)
+		th.Prefetch(mem)
+		s := th.Walk(mem)
 		if len(s.Frames) > zend.MaxFrames {
 			t.Fatalf("%d frames", len(s.Frames))
 		}
@@ -210,7 +211,7 @@ func TestAWrongLayoutIsNoticed(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				s := rt.Walk(live.Mem)
+				s := thread(t, rt).Walk(live.Mem)
 				if s.Err == nil {
 					t.Errorf("as %s: no error", version)
 				}

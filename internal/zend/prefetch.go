@@ -26,14 +26,14 @@ const (
 // that Walk and LineAt will read. It is called while the process is stopped,
 // so it reads in few rounds: globals, VM stack, functions, their strings and
 // oplines.
-func (rt *Runtime) Prefetch(r remote.Reader) {
-	l := rt.Layout
+func (th *Thread) Prefetch(r remote.Reader) {
+	rt, l := th.rt, th.rt.Layout
 	remote.Prefetch(r, []remote.Region{
-		{At: rt.eg + remote.Addr(l.EGStackTop), Len: int(l.EGCurrent-l.EGStackTop) + 8},
-		{At: rt.eg + remote.Addr(l.EGBeforeException), Len: 8},
+		{At: th.eg + remote.Addr(l.EGStackTop), Len: int(l.EGCurrent-l.EGStackTop) + 8},
+		{At: th.eg + remote.Addr(l.EGBeforeException), Len: 8},
 	})
-	rt.prefetchStack(r)
-	funcs, oplines := rt.used(r)
+	th.prefetchStack(r)
+	funcs, oplines := th.used(r)
 	regions := make([]remote.Region, 0, 4*len(funcs))
 	for _, f := range funcs {
 		regions = append(regions, remote.Region{At: f, Len: int(l.FuncSize)})
@@ -87,10 +87,10 @@ func (rt *Runtime) Prefetch(r remote.Reader) {
 }
 
 // prefetchStack copies the innermost part of the VM stack.
-func (rt *Runtime) prefetchStack(r remote.Reader) {
-	l := rt.Layout
-	page, err1 := remote.Pointer(r, rt.eg+remote.Addr(l.EGStack))
-	top, err2 := remote.Pointer(r, rt.eg+remote.Addr(l.EGStackTop))
+func (th *Thread) prefetchStack(r remote.Reader) {
+	l := th.rt.Layout
+	page, err1 := remote.Pointer(r, th.eg+remote.Addr(l.EGStack))
+	top, err2 := remote.Pointer(r, th.eg+remote.Addr(l.EGStackTop))
 	left := uint64(maxPrefetchStack)
 	for range maxStackPages {
 		if page == 0 || left == 0 || err1 != nil || err2 != nil {
@@ -111,13 +111,13 @@ func (rt *Runtime) prefetchStack(r remote.Reader) {
 }
 
 // used collects the distinct functions and stored oplines on the stack.
-func (rt *Runtime) used(r remote.Reader) (funcs, oplines []remote.Addr) {
-	l := rt.Layout
+func (th *Thread) used(r remote.Reader) (funcs, oplines []remote.Addr) {
+	l := th.rt.Layout
 	seenF, seenO := make(map[remote.Addr]bool), make(map[remote.Addr]bool)
 	var lastF, lastO remote.Addr
 	n := 0
 	// Where the chain is broken, Walk says so.
-	_ = rt.chain(r, func(k link) (int, error) {
+	_ = th.chain(r, func(k link) (int, error) {
 		n++
 		f, o := k.word(l.EDFunc), k.word(l.EDOpline)
 		// In deep recursion frame after frame is of the same function.

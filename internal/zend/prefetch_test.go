@@ -30,11 +30,11 @@ func TestPrefetchRecordsAllThatTheWalkReads(t *testing.T) {
 			}
 			t.Run(b.name+"/"+base, func(t *testing.T) {
 				live, rt, _ := blocked(t, b, script)
-				want := rt.Walk(live.Mem)
+				want := thread(t, rt).Walk(live.Mem)
 				snap := target.NewSnapshot(live.Mem)
-				rt.Prefetch(snap)
+				thread(t, rt).Prefetch(snap)
 				snap.Freeze()
-				got := rt.Walk(snap)
+				got := thread(t, rt).Walk(snap)
 				if got.Err != nil {
 					t.Fatal(got.Err)
 				}
@@ -57,9 +57,9 @@ func TestDeepRecursionIsCutAndSaysSo(t *testing.T) {
 			b.args = append(append([]string{}, b.args...), "-d", "xdebug.max_nesting_level=-1", "-d", "memory_limit=-1")
 			live, rt, _ := blocked(t, b, "testdata/_deep.php")
 			snap := target.NewSnapshot(live.Mem)
-			rt.Prefetch(snap)
+			thread(t, rt).Prefetch(snap)
 			snap.Freeze()
-			s := rt.Walk(snap)
+			s := thread(t, rt).Walk(snap)
 			if !errors.Is(s.Err, zend.ErrDepth) || len(s.Frames) != zend.MaxFrames {
 				t.Fatalf("%d frames, %v", len(s.Frames), s.Err)
 			}
@@ -81,15 +81,15 @@ func BenchmarkPrefetch(b *testing.B) {
 			b.Setenv("PHPWHY_DEPTH", fmt.Sprint(depth-4)) // and {main}, fgets, descend(0), block()
 			live, rt, _ := blocked(b, php, "testdata/_deep.php")
 			snap := target.NewSnapshot(live.Mem)
-			rt.Prefetch(snap)
-			if s := rt.Walk(snap); s.Err != nil || len(s.Frames) != depth {
+			thread(b, rt).Prefetch(snap)
+			if s := thread(b, rt).Walk(snap); s.Err != nil || len(s.Frames) != depth {
 				b.Fatalf("%d frames, %v", len(s.Frames), s.Err)
 			}
 			b.ReportMetric(float64(snap.Reads()), "reads")
 			b.ReportMetric(float64(snap.Size()), "bytes")
 			for b.Loop() {
 				snap.Reset(live.Mem)
-				rt.Prefetch(snap)
+				thread(b, rt).Prefetch(snap)
 			}
 		})
 	}
@@ -100,10 +100,10 @@ func BenchmarkWalk(b *testing.B) {
 	b.Setenv("PHPWHY_DEPTH", "46")
 	live, rt, _ := blocked(b, builds[0], "testdata/_deep.php")
 	snap := target.NewSnapshot(live.Mem)
-	rt.Prefetch(snap)
+	thread(b, rt).Prefetch(snap)
 	snap.Freeze()
 	for b.Loop() {
-		if s := rt.Walk(snap); s.Err != nil {
+		if s := thread(b, rt).Walk(snap); s.Err != nil {
 			b.Fatal(s.Err)
 		}
 	}

@@ -70,12 +70,13 @@ type function struct {
 	err     error
 }
 
-// Walk reads the PHP frames that the executor's globals lead to.
-func (rt *Runtime) Walk(r remote.Reader) Stack {
+// Walk reads the PHP frames that the thread's globals lead to.
+func (th *Thread) Walk(r remote.Reader) Stack {
 	var s Stack
 	known := make(functions)
-	s.Err = rt.chain(r, func(k link) (int, error) {
-		f, ok, err := rt.frame(r, k, known)
+	rt := th.rt
+	s.Err = th.chain(r, func(k link) (int, error) {
+		f, ok, err := th.frame(r, k, known)
 		if err == nil && ok {
 			s.Frames = append(s.Frames, f)
 		}
@@ -101,8 +102,8 @@ func uncycle(frames []Frame) []Frame {
 }
 
 // frame reads one execute_data. ok is false for one that backtraces leave out.
-func (rt *Runtime) frame(r remote.Reader, k link, known functions) (f Frame, ok bool, err error) {
-	l := rt.Layout
+func (th *Thread) frame(r remote.Reader, k link, known functions) (f Frame, ok bool, err error) {
+	rt, l := th.rt, th.rt.Layout
 	f = Frame{ExecuteData: k.at, Func: k.word(l.EDFunc), opline: k.word(l.EDOpline)}
 	fn := known[f.Func]
 	if fn == nil {
@@ -122,7 +123,7 @@ func (rt *Runtime) frame(r remote.Reader, k link, known functions) (f Frame, ok 
 	}
 	f.Top = binary.LittleEndian.Uint32(k.ed[l.EDCallInfo:])&l.CallTop != 0 && !k.suspended
 	f.needsIncluder = fn.name == ""
-	f.Line, f.Opcode = rt.storedLine(r, &f, fn)
+	f.Line, f.Opcode = th.storedLine(r, &f, fn)
 	return f, true, nil
 }
 
@@ -217,22 +218,22 @@ func (rt *Runtime) str(r remote.Reader, at remote.Addr) (string, error) {
 
 // storedLine is the line of the opline that execute_data points at: exact for
 // frames that have called another, possibly stale for the innermost one.
-func (rt *Runtime) storedLine(r remote.Reader, f *Frame, fn *function) (int, string) {
-	l := rt.Layout
+func (th *Thread) storedLine(r remote.Reader, f *Frame, fn *function) (int, string) {
+	l := th.rt.Layout
 	at := f.opline
 	// While an exception unwinds a function, its opline is one of
 	// EG(exception_op), and the one that threw is kept aside.
-	off, ok := at.Distance(rt.eg + remote.Addr(l.EGExceptionOp))
+	off, ok := at.Distance(th.eg + remote.Addr(l.EGExceptionOp))
 	if ok && off < exceptionOps*l.OplineSize {
 		var err error
-		if at, err = remote.Pointer(r, rt.eg+remote.Addr(l.EGBeforeException)); err != nil {
+		if at, err = remote.Pointer(r, th.eg+remote.Addr(l.EGBeforeException)); err != nil {
 			return 0, ""
 		}
 		if at == 0 {
 			return int(fn.lineEnd), ""
 		}
 	}
-	line, opcode, _ := rt.LineAt(r, f, at)
+	line, opcode, _ := th.rt.LineAt(r, f, at)
 	return line, opcode
 }
 

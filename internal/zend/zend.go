@@ -25,8 +25,9 @@ import (
 var (
 	// ErrNotPHP: the process has no Zend engine in it.
 	ErrNotPHP = errors.New("it is not PHP: no module in it exports executor_globals")
-	// ErrThreadSafe: the globals are in thread-local storage (ZTS).
-	ErrThreadSafe = errors.New("this PHP is thread-safe (ZTS), which is not supported yet")
+	// ErrThreadSafe: the engine is thread-safe (ZTS), and its threads' globals
+	// can't be found.
+	ErrThreadSafe = errors.New("this PHP is thread-safe (ZTS)")
 	// ErrNoVersion: there is a Zend engine, but nothing tells its version.
 	ErrNoVersion = errors.New("PHP's version can't be told")
 	// ErrLayout: what was read can't be PHP frames of that version's layout.
@@ -61,7 +62,6 @@ func knownVersions() []string {
 			seen[v] = true
 		}
 	}
-	delete(seen, "5.6") // a table for later: its frames are another structure
 	out := make([]string, 0, len(seen))
 	for v := range seen {
 		out = append(out, v)
@@ -89,21 +89,24 @@ type Runtime struct {
 	SAPI    string // cli, fpm-fcgi, apache2handler; "" when unknown
 	Layout  *Layout
 
-	eg, sg remote.Addr
+	globals map[string]global
+	slots   []slot  // where threads keep their globals, with ZTS
+	only    *Thread // without
 }
+
+// globalNames are the globals that are read. The executor's are needed.
+var globalNames = []string{"executor_globals", "sapi_globals", "output_globals"}
 
 // Open recognises the engine: its version, its build and its layout.
 func Open(o Options, r remote.Reader) (*Runtime, error) {
-	rt := &Runtime{}
-	eg, _, ok := o.Lookup("executor_globals")
-	if !ok {
-		if _, _, ok := o.Lookup("executor_globals_offset"); ok {
-			return nil, ErrThreadSafe
+	rt := &Runtime{globals: make(map[string]global)}
+	if _, _, ok := o.Lookup("executor_globals"); !ok {
+		_, _, offset := o.Lookup("executor_globals_offset")
+		_, _, id := o.Lookup("executor_globals_id")
+		if rt.ZTS = offset || id; !rt.ZTS {
+			return nil, ErrNotPHP
 		}
-		return nil, ErrNotPHP
 	}
-	rt.eg = eg
-	rt.sg, _, _ = o.Lookup("sapi_globals")
 	version, err := findVersion(o, r)
 	if err != nil {
 		return nil, err
@@ -111,10 +114,23 @@ func Open(o Options, r remote.Reader) (*Runtime, error) {
 	rt.Version = version.text
 	rt.Debug = version.debug
 	rt.SAPI = sapiName(o, r)
-	minor := minorOf(rt.Version)
-	if strings.HasPrefix(minor, "5.") {
-		return nil, &UnsupportedError{Version: rt.Version, Variant: variant(false, rt.Debug), Known: knownVersions()}
+	for _, name := range globalNames {
+		if g, ok := findGlobal(o, r, name, rt.ZTS); ok {
+			rt.globals[name] = g
+		}
 	}
+	if rt.ZTS {
+		// Until the engine has started, its globals have no place.
+		if _, ok := rt.globals["executor_globals"]; !ok {
+			return nil, fmt.Errorf("%w: it has not started", ErrThreadSafe)
+		}
+		if rt.slots, err = findSlots(o.Lookup, r); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrThreadSafe, err)
+		}
+	} else {
+		rt.only = &Thread{rt: rt, eg: rt.globals["executor_globals"].at, sg: rt.globals["sapi_globals"].at}
+	}
+	minor := minorOf(rt.Version)
 	if rt.Layout, err = layout(o.Types, minor, rt.ZTS, rt.Debug); err != nil {
 		return nil, err
 	}

@@ -176,7 +176,7 @@ func TestFramesEqualDebugBacktrace(t *testing.T) {
 				if err := json.Unmarshal([]byte(line), &want); err != nil {
 					t.Fatalf("%v: %s", err, line)
 				}
-				s := rt.Walk(live.Mem)
+				s := thread(t, rt).Walk(live.Mem)
 				if s.Err != nil {
 					t.Fatal(s.Err)
 				}
@@ -209,11 +209,11 @@ func TestRuntimeKnowsItsBuild(t *testing.T) {
 			if got := fmt.Sprintf("%s %s %d", rt.Version, rt.SAPI, debug); got != string(out) {
 				t.Errorf("recognised %q, PHP says %q", got, out)
 			}
-			m, err := rt.Memory(live.Mem)
+			m, err := thread(t, rt).Memory(live.Mem)
 			if err != nil || m.Limit != 128<<20 {
 				t.Errorf("memory %+v, %v", m, err)
 			}
-			q, err := rt.Request(live.Mem)
+			q, err := thread(t, rt).Request(live.Mem)
 			if err != nil || filepath.Base(q.Script) != "nested.php" {
 				t.Errorf("request %+v, %v", q, err)
 			}
@@ -236,12 +236,12 @@ func TestACorruptedChainEndsInOneError(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			live, rt, _ := blocked(t, builds[0], "testdata/nested.php")
-			s := rt.Walk(live.Mem)
+			s := thread(t, rt).Walk(live.Mem)
 			if s.Err != nil || len(s.Frames) < 6 {
 				t.Fatalf("%d frames, %v", len(s.Frames), s.Err)
 			}
 			poke(t, live.PID, s.Frames[3].ExecuteData+remote.Addr(rt.Layout.EDPrev), uint64(tt.prev(s.Frames)))
-			got := rt.Walk(live.Mem)
+			got := thread(t, rt).Walk(live.Mem)
 			if !errors.Is(got.Err, tt.want) || strings.Contains(got.Err.Error(), "\n") {
 				t.Errorf("got %v, want %v", got.Err, tt.want)
 			}
@@ -249,7 +249,7 @@ func TestACorruptedChainEndsInOneError(t *testing.T) {
 				t.Errorf("%d frames were kept, want %d", len(got.Frames), tt.keep)
 			}
 			snap := target.NewSnapshot(live.Mem)
-			rt.Prefetch(snap) // must end, too
+			thread(t, rt).Prefetch(snap) // must end, too
 		})
 	}
 }
@@ -296,4 +296,14 @@ func TestTheEngineAndItsFileMustAgree(t *testing.T) {
 	if _, err := zend.Open(o, live.Mem); !errors.Is(err, zend.ErrNoVersion) || !strings.Contains(err.Error(), "8.2.1") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// thread returns the only thread of an engine that is not thread-safe.
+func thread(t testing.TB, rt *zend.Runtime) *zend.Thread {
+	t.Helper()
+	th, err := rt.Thread(nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return th
 }
