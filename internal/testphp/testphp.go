@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -91,6 +92,39 @@ func DWARF(t testing.TB) string {
 func DWARFFPM(t testing.TB) string {
 	t.Helper()
 	return built(t, "sbin/php-fpm")
+}
+
+// Builds returns the installation directories of all PHPs with DWARF that
+// testdata/php/build has made, and of those that $PHPWHY_PHPS names, separated
+// by colons: 8.2-nts, 8.4-zts and so on. At least those of make test are there,
+// and under $PHPWHY_MATRIX=1 all of make matrix.
+func Builds(t testing.TB) []string {
+	t.Helper()
+	cache := filepath.Join(Root(t), ".cache", "php")
+	need := []string{"8.2-nts", "8.4-zts"}
+	if os.Getenv("PHPWHY_MATRIX") == "1" {
+		need = nil
+		for _, version := range []string{"7.4", "8.2", "8.4"} {
+			for _, variant := range []string{"nts", "zts", "nts-debug"} {
+				need = append(need, version+"-"+variant)
+			}
+		}
+	}
+	for _, name := range need {
+		executable(t, filepath.Join(cache, name, "bin/php"), "a PHP with DWARF; run testdata/php/build "+strings.Replace(name, "-", " ", 1))
+	}
+	done, err := filepath.Glob(filepath.Join(cache, "*", ".recipe"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, f := range done {
+		out = append(out, filepath.Dir(f))
+	}
+	for _, dir := range filepath.SplitList(os.Getenv("PHPWHY_PHPS")) {
+		out = append(out, dir)
+	}
+	return out
 }
 
 func built(t testing.TB, name string) string {

@@ -63,6 +63,13 @@ func (h *heap) put(at remote.Addr, off, size, v uint64) {
 func (h *heap) ptr(at remote.Addr, off uint64, v remote.Addr) { h.put(at, off, 8, uint64(v)) }
 
 func (h *heap) str(s string) remote.Addr {
+	if h.l.PHP5 {
+		at := h.alloc(uint64(len(s)) + 1)
+		for i := range len(s) {
+			h.mem[at+remote.Addr(i)] = s[i]
+		}
+		return at
+	}
 	at := h.alloc(h.l.StringVal + uint64(len(s)) + 1)
 	h.put(at, h.l.StringLen, 8, uint64(len(s)))
 	for i := range len(s) {
@@ -168,6 +175,9 @@ func table82(t *testing.T) *Layout {
 
 func TestFramesAreReadByEveryVersionsTable(t *testing.T) {
 	for _, version := range knownVersions() {
+		if version == "5.6" {
+			continue // see php5_test.go
+		}
 		for _, v := range []string{"nts", "zts", "nts-debug", "zts-debug"} {
 			t.Run(version+"-"+v, func(t *testing.T) {
 				l, err := builtin(version, strings.HasPrefix(v, "zts"), strings.HasSuffix(v, "debug"))
@@ -277,6 +287,9 @@ func TestDelegatingGeneratorsAreOnTheStack(t *testing.T) {
 		l, err := builtin(version, false, false)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if l.PHP5 {
+			continue // has no "yield from"
 		}
 		h := newHeap(t, l)
 		_, cur := generators(h, 4, h.call(h.user("", "", "/a.php", 3), 0, 0))
@@ -433,7 +446,7 @@ func TestEveryTableAgreesWithPublishedOffsets(t *testing.T) {
 			t.Errorf("%s: %+v", version, l)
 		}
 	}
-	if got := len(knownVersions()); got != 9 {
+	if got := len(knownVersions()); got != 10 {
 		t.Errorf("%d versions are known", got)
 	}
 }

@@ -56,6 +56,10 @@ type Layout struct {
 	HeapSize, HeapPeak, HeapReal, HeapRealPeak, HeapLimit            uint64
 	ChunkHeap, ChunkHeapSlot                                         uint64
 
+	// Frames are those of PHP 5: see php5.go.
+	PHP5                         bool
+	EDState, EDOpArray, EDNested uint64
+
 	constants
 	opcodes []string
 }
@@ -119,7 +123,7 @@ func builtin(minor string, zts, debug bool) (*Layout, error) {
 		structs[name] = s
 	}
 	l := &Layout{Source: Builtin, Version: f.PHP}
-	if err := errors.Join(l.fill(structs), l.set(f.Constants)); err != nil {
+	if err := errors.Join(l.fill(structs), l.set(f.Constants, strings.HasPrefix(minor, "5."))); err != nil {
 		return nil, fmt.Errorf("built-in table for %s: %w", minor, err)
 	}
 	ops, err := tables.ReadFile("layouts/opcodes-" + minor + ".json")
@@ -195,6 +199,8 @@ func fromDWARF(t Types, base *Layout) (*Layout, error) {
 
 // fill takes the members by name and reports every one that is missing.
 func (l *Layout) fill(structs map[string]Struct) error {
+	// Only PHP 5 keeps the function that a frame calls beside its op_array.
+	_, l.PHP5 = structs["_zend_execute_data"].Members["function_state.function"]
 	var missing []string
 	get := func(dst *uint64, s, member string) {
 		m, ok := structs[s].Members[member]
@@ -210,19 +216,11 @@ func (l *Layout) fill(structs map[string]Struct) error {
 	}
 	const eg, ed, fn, op = "_zend_executor_globals", "_zend_execute_data", "_zend_op_array", "_zend_op"
 	get(&l.EGCurrent, eg, "current_execute_data")
-	get(&l.EGStack, eg, "vm_stack")
-	get(&l.EGStackTop, eg, "vm_stack_top")
 	get(&l.EGExceptionOp, eg, "exception_op")
 	get(&l.EGBeforeException, eg, "opline_before_exception")
 	get(&l.EDOpline, ed, "opline")
-	get(&l.EDFunc, ed, "func")
-	get(&l.EDThis, ed, "This.value.obj")
-	get(&l.EDCallInfo, ed, "This.u1.type_info")
 	get(&l.EDPrev, ed, "prev_execute_data")
 	size(&l.EDSize, ed)
-	get(&l.GenExecuteData, "_zend_generator", "execute_data")
-	get(&l.GenFake, "_zend_generator", "execute_fake")
-	get(&l.GenParent, "_zend_generator", "node.parent")
 	get(&l.FuncType, fn, "type")
 	get(&l.FuncFlags, fn, "fn_flags")
 	get(&l.FuncName, fn, "function_name")
@@ -238,8 +236,6 @@ func (l *Layout) fill(structs map[string]Struct) error {
 	get(&l.OplineCode, op, "opcode")
 	get(&l.OplineExtended, op, "extended_value")
 	get(&l.InternalHandler, "_zend_internal_function", "handler")
-	get(&l.StringLen, "_zend_string", "len")
-	get(&l.StringVal, "_zend_string", "val")
 	get(&l.ClassName, "_zend_class_entry", "name")
 	const sg = "_sapi_globals_struct"
 	get(&l.SGStarted, sg, "sapi_started")
@@ -253,8 +249,25 @@ func (l *Layout) fill(structs map[string]Struct) error {
 	get(&l.HeapReal, "_zend_mm_heap", "real_size")
 	get(&l.HeapRealPeak, "_zend_mm_heap", "real_peak")
 	get(&l.HeapLimit, "_zend_mm_heap", "limit")
-	get(&l.ChunkHeap, "_zend_mm_chunk", "heap")
-	get(&l.ChunkHeapSlot, "_zend_mm_chunk", "heap_slot")
+	if l.PHP5 {
+		get(&l.EGStack, eg, "argument_stack")
+		get(&l.EDState, ed, "function_state.function")
+		get(&l.EDOpArray, ed, "op_array")
+		get(&l.EDNested, ed, "nested")
+	} else {
+		get(&l.EGStack, eg, "vm_stack")
+		get(&l.EGStackTop, eg, "vm_stack_top")
+		get(&l.EDFunc, ed, "func")
+		get(&l.EDThis, ed, "This.value.obj")
+		get(&l.EDCallInfo, ed, "This.u1.type_info")
+		get(&l.GenExecuteData, "_zend_generator", "execute_data")
+		get(&l.GenFake, "_zend_generator", "execute_fake")
+		get(&l.GenParent, "_zend_generator", "node.parent")
+		get(&l.StringLen, "_zend_string", "len")
+		get(&l.StringVal, "_zend_string", "val")
+		get(&l.ChunkHeap, "_zend_mm_chunk", "heap")
+		get(&l.ChunkHeapSlot, "_zend_mm_chunk", "heap_slot")
+	}
 	if len(missing) > 0 {
 		return fmt.Errorf("%w: no %s", ErrIncomplete, strings.Join(missing, ", "))
 	}
@@ -262,7 +275,7 @@ func (l *Layout) fill(structs map[string]Struct) error {
 }
 
 // set takes the constants by name and reports every one that is missing.
-func (c *constants) set(values map[string]uint32) error {
+func (c *constants) set(values map[string]uint32, php5 bool) error {
 	var missing []string
 	get := func(dst *uint32, name string) {
 		v, ok := values[name]
@@ -276,10 +289,12 @@ func (c *constants) set(values map[string]uint32) error {
 		get(&v, name)
 		*dst = uint8(v)
 	}
-	get(&c.CallTop, "ZEND_CALL_TOP")
+	if !php5 { // which has neither call information nor trampolines
+		get(&c.CallTop, "ZEND_CALL_TOP")
+		get(&c.AccVia, "ZEND_ACC_CALL_VIA_TRAMPOLINE")
+	}
 	get(&c.AccClosure, "ZEND_ACC_CLOSURE")
 	get(&c.AccGenerator, "ZEND_ACC_GENERATOR")
-	get(&c.AccVia, "ZEND_ACC_CALL_VIA_TRAMPOLINE")
 	kind(&c.TypeInternal, "ZEND_INTERNAL_FUNCTION")
 	kind(&c.TypeUser, "ZEND_USER_FUNCTION")
 	kind(&c.TypeEval, "ZEND_EVAL_CODE")

@@ -173,7 +173,7 @@ func TestUnknownVersionsAreNamed(t *testing.T) {
 	}
 	for version, want := range map[string]any{
 		"X-Powered-By: PHP/9.9.1":  new(*zend.UnsupportedError),
-		"X-Powered-By: PHP/5.6.31": new(*zend.UnsupportedError),
+		"X-Powered-By: PHP/5.5.31": new(*zend.UnsupportedError),
 		"X-Powered-By: PHP/what":   nil,
 	} {
 		o.Rodata = func() ([]byte, error) { return []byte("x\x00" + version + "\x00"), nil }

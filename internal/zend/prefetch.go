@@ -28,6 +28,10 @@ const (
 // oplines.
 func (th *Thread) Prefetch(r remote.Reader) {
 	rt, l := th.rt, th.rt.Layout
+	if l.PHP5 {
+		th.prefetch5(r)
+		return
+	}
 	remote.Prefetch(r, []remote.Region{
 		{At: th.eg + remote.Addr(l.EGStackTop), Len: int(l.EGCurrent-l.EGStackTop) + 8},
 		{At: th.eg + remote.Addr(l.EGBeforeException), Len: 8},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"regexp"
+	"strings"
 
 	"github.com/phpwhy/phpwhy/symbolize/remote"
 )
@@ -20,8 +21,12 @@ var versionText = regexp.MustCompile(`^[5-9]\.[0-9]{1,2}\.[0-9]{1,3}`)
 
 // findVersion asks the running engine, and the binary when it doesn't answer.
 func findVersion(o Options, r remote.Reader) (version, error) {
-	live, liveErr := registryVersion(o, r)
 	file, fileErr := bannerVersion(o)
+	find := registryVersion
+	if strings.HasPrefix(file, "5.") {
+		find = registryVersion5
+	}
+	live, liveErr := find(o, r)
 	switch {
 	case liveErr == nil && fileErr == nil && live.text != file:
 		return version{}, fmt.Errorf("%w: the running engine says %s, its file %s", ErrNoVersion, live.text, file)
@@ -102,6 +107,42 @@ func registryVersion(o Options, r remote.Reader) (version, error) {
 		return moduleInfo(r, mod)
 	}
 	return version{}, fmt.Errorf("module_registry has no module named standard")
+}
+
+// PHP 5's HashTable and Bucket (Zend/zend_hash.h): a list through all buckets,
+// whose keys are C strings, and whose value of a registered module is a copy
+// of its entry.
+const (
+	ht5Head     = 32
+	bucket5Data = 16
+	bucket5Next = 32
+	bucket5Key  = 64
+)
+
+func registryVersion5(o Options, r remote.Reader) (version, error) {
+	reg, _, ok := o.Lookup("module_registry")
+	if !ok {
+		return version{}, fmt.Errorf("no symbol module_registry")
+	}
+	b, err := remote.Pointer(r, reg+ht5Head)
+	for range maxModules {
+		if err != nil || b == 0 {
+			break
+		}
+		key, kerr := remote.Pointer(r, b+bucket5Key)
+		if kerr != nil {
+			return version{}, kerr
+		}
+		if name, nerr := remote.CString(r, key, maxModuleName); nerr == nil && name == "standard" {
+			mod, merr := remote.Pointer(r, b+bucket5Data)
+			if merr != nil {
+				return version{}, merr
+			}
+			return moduleInfo(r, mod)
+		}
+		b, err = remote.Pointer(r, b+bucket5Next)
+	}
+	return version{}, fmt.Errorf("module_registry has no module named standard: %v", err)
 }
 
 func moduleInfo(r remote.Reader, mod remote.Addr) (version, error) {

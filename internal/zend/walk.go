@@ -39,6 +39,10 @@ type Frame struct {
 	Internal    bool
 	Top         bool        // ZEND_CALL_TOP on a user frame that an execute_ex runs
 	Handler     remote.Addr // of an internal function
+	// Via marks what only PHP 5 lists, and without a place of its own: the call
+	// of a missing method, beside the __call that it ends up in, and a function
+	// that has returned while its variables' destructors run.
+	Via bool
 
 	opline        remote.Addr
 	opcodes       remote.Addr
@@ -72,6 +76,9 @@ type function struct {
 
 // Walk reads the PHP frames that the thread's globals lead to.
 func (th *Thread) Walk(r remote.Reader) Stack {
+	if th.rt.Layout.PHP5 {
+		return th.walk5(r)
+	}
 	var s Stack
 	known := make(functions)
 	rt := th.rt

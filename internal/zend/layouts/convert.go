@@ -33,7 +33,7 @@ var wanted = map[string][]string{
 	"_zend_class_entry": {"name"},
 	"_zend_execute_data": {
 		"This", "This.u1.type_info", "This.value.obj", "call", "func", "opline", "prev_execute_data",
-		"function_state.function", "object", "op_array",
+		"function_state.function", "nested", "object", "op_array",
 	},
 	"_zend_executor_globals": {
 		"current_execute_data", "exception_op", "opline_before_exception", "vm_stack", "vm_stack_end", "vm_stack_top", "argument_stack",

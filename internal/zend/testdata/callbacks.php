@@ -5,8 +5,8 @@ class Sorter
 {
     public function compare($a, $b)
     {
-        array_map([self::class, 'each'], [1]);
-        return $a <=> $b;
+        array_map([__CLASS__, 'each'], [1]);
+        return $a - $b;
     }
 
     public static function each($x)
@@ -21,4 +21,7 @@ function deepest($x)
 }
 
 $list = [3, 2, 1];
-usort($list, fn($a, $b) => (new Sorter)->compare($a, $b));
+usort($list, function ($a, $b) {
+    $s = new Sorter;
+    return $s->compare($a, $b);
+});

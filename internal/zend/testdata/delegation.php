@@ -1,6 +1,6 @@
 <?php
 // "yield from" runs the innermost generator alone; the ones that delegate to
-// it stand in the backtrace nevertheless.
+// it stand in the backtrace nevertheless. PHP 7.0 or later.
 require __DIR__ . '/_block.php';
 
 function leaf()
@@ -25,7 +25,7 @@ class Chain
     }
 }
 
-function consume(iterable $list)
+function consume($list)
 {
     foreach ($list as $v) {
         $last = $v;

@@ -1,4 +1,5 @@
 <?php
+// A fiber that was suspended once. PHP 8.1 or later.
 require __DIR__ . '/_block.php';
 
 function inFiber(int $n)

@@ -1,28 +1,35 @@
 <?php
+// Calls that the engine makes by itself.
 require __DIR__ . '/_block.php';
 
 class Box implements ArrayAccess, IteratorAggregate, Countable
 {
-    public function offsetExists(mixed $o): bool { return true; }
-    public function offsetSet(mixed $o, mixed $v): void {}
-    public function offsetUnset(mixed $o): void {}
-    public function offsetGet(mixed $o): mixed
+    #[ReturnTypeWillChange]
+    public function offsetExists($o) { return true; }
+    #[ReturnTypeWillChange]
+    public function offsetSet($o, $v) {}
+    #[ReturnTypeWillChange]
+    public function offsetUnset($o) {}
+    #[ReturnTypeWillChange]
+    public function offsetGet($o)
     {
         return "{$this}";
     }
 
-    public function count(): int { return $this['x'] !== null ? 1 : 0; }
+    #[ReturnTypeWillChange]
+    public function count() { return $this['x'] !== null ? 1 : 0; }
 
-    public function __toString(): string
+    public function __toString()
     {
         foreach ($this as $v) {
         }
         return '';
     }
 
-    public function getIterator(): Iterator
+    #[ReturnTypeWillChange]
+    public function getIterator()
     {
-        spl_autoload_register(static function (string $class): void {
+        spl_autoload_register(static function ($class) {
             echo $undefined;
         });
         return new Missing;
@@ -30,10 +37,10 @@ class Box implements ArrayAccess, IteratorAggregate, Countable
 }
 
 set_error_handler(function ($no, $text) {
-    ob_start(function (string $s): string {
+    ob_start(function ($s) {
         return strtoupper($s);
     });
-    echo json_decode('[1]')[0];
+    echo str_repeat('x', 3);
     ob_end_clean();
     echo entries(); fgets(STDIN);
     return true;

@@ -1,4 +1,5 @@
 <?php
+// PHP 8.0 or later.
 namespace App\Report;
 
 require __DIR__ . '/_block.php';

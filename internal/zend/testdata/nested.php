@@ -1,7 +1,7 @@
 <?php
 require __DIR__ . '/_block.php';
 
-function outer(int $n): void
+function outer($n)
 {
     if ($n > 0) {
         outer(
@@ -12,7 +12,7 @@ function outer(int $n): void
     inner();
 }
 
-function inner(): void
+function inner()
 {
     echo entries(); fgets(STDIN);
 }

@@ -1,4 +1,5 @@
 <?php
+// PHP 8.1 or later.
 require __DIR__ . '/_block.php';
 
 trait Greets
