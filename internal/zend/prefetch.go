@@ -34,7 +34,7 @@ func (th *Thread) Prefetch(r remote.Reader) {
 	}
 	remote.Prefetch(r, []remote.Region{
 		{At: th.eg + remote.Addr(l.EGStackTop), Len: int(l.EGCurrent-l.EGStackTop) + 8},
-		{At: th.eg + remote.Addr(l.EGBeforeException), Len: 8},
+		{At: th.eg + remote.Addr(th.exceptionOp()-l.EGExceptionOp+l.EGBeforeException), Len: 8},
 	})
 	th.prefetchStack(r)
 	funcs, oplines := th.used(r)

@@ -18,6 +18,26 @@ type Thread struct {
 	eg, sg remote.Addr
 }
 
+// exceptionOp is the offset of exception_op in executor_globals.
+func (th *Thread) exceptionOp() uint64 {
+	if off := th.rt.exceptionAt.Load(); off != 0 {
+		return off
+	}
+	return th.rt.Layout.EGExceptionOp
+}
+
+// verified checks a thread's globals, once for all threads.
+func (rt *Runtime) verified(r remote.Reader, th *Thread) error {
+	if rt.exceptionAt.Load() != 0 {
+		return nil
+	}
+	off, err := rt.calibrate(r, th.eg)
+	if err == nil {
+		rt.exceptionAt.Store(off)
+	}
+	return err
+}
+
 // struct _tsrm_tls_entry { void **storage; int count; THREAD_T thread_id; … }
 // has been so since 5.2 (TSRM/TSRM.c).
 const (
@@ -73,6 +93,9 @@ func (rt *Runtime) Thread(r remote.Reader, tls remote.Addr) (*Thread, error) {
 				continue
 			}
 			th.sg = th.address(r, rt.globals["sapi_globals"])
+			if err := rt.verified(r, th); err != nil {
+				return nil, err
+			}
 			return th, nil
 		}
 	}

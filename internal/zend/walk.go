@@ -230,10 +230,11 @@ func (th *Thread) storedLine(r remote.Reader, f *Frame, fn *function) (int, stri
 	at := f.opline
 	// While an exception unwinds a function, its opline is one of
 	// EG(exception_op), and the one that threw is kept aside.
-	off, ok := at.Distance(th.eg + remote.Addr(l.EGExceptionOp))
+	exceptionOp := th.exceptionOp()
+	off, ok := at.Distance(th.eg + remote.Addr(exceptionOp))
 	if ok && off < exceptionOps*l.OplineSize {
 		var err error
-		if at, err = remote.Pointer(r, th.eg+remote.Addr(l.EGBeforeException)); err != nil {
+		if at, err = remote.Pointer(r, th.eg+remote.Addr(exceptionOp-l.EGExceptionOp+l.EGBeforeException)); err != nil {
 			return 0, ""
 		}
 		if at == 0 {

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"sync/atomic"
 
 	"github.com/phpwhy/phpwhy/symbolize/remote"
 )
@@ -92,6 +93,9 @@ type Runtime struct {
 	globals map[string]global
 	slots   []slot  // where threads keep their globals, with ZTS
 	only    *Thread // without
+	// exceptionAt is where exception_op was found in executor_globals, 0 as
+	// long as nobody has looked.
+	exceptionAt atomic.Uint64
 }
 
 // globalNames are the globals that are read. The executor's are needed.
@@ -133,6 +137,11 @@ func Open(o Options, r remote.Reader) (*Runtime, error) {
 	minor := minorOf(rt.Version)
 	if rt.Layout, err = layout(o.Types, minor, rt.ZTS, rt.Debug); err != nil {
 		return nil, err
+	}
+	if !rt.ZTS {
+		if err := rt.verified(r, rt.only); err != nil {
+			return nil, err
+		}
 	}
 	return rt, nil
 }
