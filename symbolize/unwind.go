@@ -25,8 +25,17 @@ var (
 // ends at a frame without a return address (root) or at the first thing that
 // can't be true (truncated).
 func (img *Image) Unwind(regs remote.Regs, mem remote.Reader) Walk {
+	return img.walk(PhysicalFrame{PC: regs.PC(), Exact: true, Regs: regs, How: HowEntry}, mem)
+}
+
+// Resume walks a stack that was switched away from: the program counter in
+// regs is where the switch will return to.
+func (img *Image) Resume(regs remote.Regs, mem remote.Reader) Walk {
+	return img.walk(PhysicalFrame{PC: regs.PC(), Regs: regs, How: HowCFI}, mem)
+}
+
+func (img *Image) walk(cur PhysicalFrame, mem remote.Reader) Walk {
 	w := Walk{End: Truncated}
-	cur := PhysicalFrame{PC: regs.PC(), Exact: true, Regs: regs, How: HowEntry}
 	for {
 		if len(w.Frames) == MaxFrames {
 			w.Err = ErrTooDeep

@@ -184,6 +184,7 @@ func (s *session) copy(snap *target.Snapshot, limit int) {
 	if rt := s.runtime(); rt != nil {
 		if th, err := rt.Thread(snap, snap.Regs.TLS); err == nil {
 			th.Prefetch(snap)
+			s.copyFibers(snap, th, limit)
 		}
 	}
 	snap.Freeze()
@@ -191,7 +192,7 @@ func (s *session) copy(snap *target.Snapshot, limit int) {
 
 func (s *session) unwind(snap *target.Snapshot) symbolize.Trace {
 	img := s.image()
-	return img.Symbolize(img.Unwind(snap.Regs, snap))
+	return img.Symbolize(s.resumers(img.Unwind(snap.Regs, snap), snap))
 }
 
 // runsPHP reports whether a thread is inside the interpreter.
@@ -248,13 +249,14 @@ func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) 
 		s.lead.Store(uint64(snap.Regs.TLS))
 	}
 	in.PHPErr = z.Err
+	in.TopCall = func(ed remote.Addr) (bool, bool) { return rt.TopCall(snap, ed) }
 	in.PHP = make([]stack.PHPFrame, len(z.Frames))
 	for i := range z.Frames {
 		f := &z.Frames[i]
 		in.PHP[i] = stack.PHPFrame{
 			Frame: stack.Frame{
 				Kind: stack.PHP, Function: f.Function, Class: f.Class, File: f.File, Line: f.Line,
-				Internal: f.Internal, Opcode: f.Opcode,
+				Internal: f.Internal, Opcode: f.Opcode, Via: f.Via,
 			},
 			ExecuteData: f.ExecuteData, Handler: f.Handler, Top: f.Top, LineAt: lineAt(rt, snap, f),
 		}

@@ -54,6 +54,7 @@ type Frame struct {
 	Class    string
 	Internal bool   // implemented in C, such as usort
 	Opcode   string // of the line that runs, such as ZEND_ASSIGN_OP; "" when unknown
+	Via      bool   // listed by PHP 5 only, and without a place of its own; not in reports
 }
 
 // Unresolved reports whether a native frame has no function name.

@@ -36,6 +36,9 @@ type Input struct {
 	NativeErr error
 	PHP       []PHPFrame
 	PHPErr    error
+	// TopCall reports whether an execute_data that is not among PHP's frames
+	// has ZEND_CALL_TOP; known is false when it can't be read. It may be nil.
+	TopCall func(executeData remote.Addr) (top, known bool)
 }
 
 // Executor is the interpreter's function: all handlers of the hybrid VM are
@@ -45,7 +48,7 @@ const Executor = "execute_ex"
 // Join merges the two stacks. PHP frames follow the native frame that runs
 // them: an internal function its handler, user functions their execute_ex.
 func Join(in Input) Stack {
-	j := joiner{php: in.PHP}
+	j := joiner{php: in.PHP, topCall: in.TopCall, trusted: trusted(&in)}
 	for i := range in.Native {
 		var outer *NativeFrame
 		if i+1 < len(in.Native) {
@@ -78,9 +81,49 @@ func Join(in Input) Stack {
 }
 
 type joiner struct {
-	php  []PHPFrame // not yet placed
-	out  []Frame
-	idle int // execute_ex frames for which no PHP frame was left
+	php     []PHPFrame // not yet placed
+	out     []Frame
+	idle    int // execute_ex frames for which no PHP frame was left
+	topCall func(remote.Addr) (top, known bool)
+	trusted bool // this build keeps execute_data in r14
+}
+
+// trusted reports whether the interpreter's frame register was found to hold
+// one of PHP's frames at least once: not every compiler keeps it there.
+func trusted(in *Input) bool {
+	for i := range in.Native {
+		n := &in.Native[i]
+		if n.Function != Executor || n.Inlined || n.Regs == nil {
+			continue
+		}
+		for k := range in.PHP {
+			if holds(n.Regs, in.PHP[k].ExecuteData) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// runsNothing recognises an execute_ex that was called for a frame which is
+// PHP's no more: it has handed its call on (the trampoline of a missing method,
+// under an extension that wraps execute_ex), or has returned and destroys its
+// variables.
+func (j *joiner) runsNothing(n *NativeFrame) bool {
+	if !j.trusted || n.Regs == nil || j.topCall == nil {
+		return false
+	}
+	ed, ok := n.Regs.Get(remote.R14)
+	if !ok {
+		return false
+	}
+	for k := range j.php {
+		if j.php[k].ExecuteData == remote.Addr(ed) {
+			return false
+		}
+	}
+	top, known := j.topCall(remote.Addr(ed))
+	return known && top
 }
 
 func (j *joiner) native(n, outer *NativeFrame) {
@@ -138,6 +181,9 @@ func holds(r *remote.Regs, ed remote.Addr) bool {
 // executed places the PHP frames that one execute_ex runs: up to and
 // including the user frame it was called for.
 func (j *joiner) executed(n *NativeFrame) {
+	if j.runsNothing(n) {
+		return
+	}
 	if len(j.php) == 0 {
 		j.idle++
 		return

@@ -49,7 +49,12 @@ const redZone = 128
 // CopyStack records the thread's stack from its stack pointer towards its
 // base, at most limit bytes, and reports whether that reached the base.
 func (s *Snapshot) CopyStack(maps remote.Mappings, limit int) (whole bool) {
-	sp := s.Regs.SP()
+	return s.CopyStackAt(s.Regs.SP(), maps, limit)
+}
+
+// CopyStackAt is CopyStack for a stack that the thread has switched away from,
+// with its stack pointer at sp.
+func (s *Snapshot) CopyStackAt(sp remote.Addr, maps remote.Mappings, limit int) (whole bool) {
 	if sp < redZone {
 		return false
 	}

@@ -77,7 +77,7 @@ func TestTheRequestOfAnFPMWorker(t *testing.T) {
 
 func TestMemoryEqualsWhatPHPSays(t *testing.T) {
 	for _, b := range builds {
-		t.Run(b.name, func(t *testing.T) {
+		t.Run(b.Name, func(t *testing.T) {
 			live, rt, line := blocked(t, b, "testdata/_memory.php")
 			var want zend.Memory
 			if err := json.Unmarshal([]byte(line), &want); err != nil {

@@ -56,6 +56,11 @@ type Layout struct {
 	HeapSize, HeapPeak, HeapReal, HeapRealPeak, HeapLimit            uint64
 	ChunkHeap, ChunkHeapSlot                                         uint64
 
+	// Fibers, 0 before 8.1.
+	EGActiveFiber, EGMainContext uint64
+	FiberContext, FiberCaller    uint64
+	ContextHandle, ContextStack  uint64
+
 	// Frames are those of PHP 5: see php5.go.
 	PHP5                         bool
 	EDState, EDOpArray, EDNested uint64
@@ -181,6 +186,7 @@ func common(a, b []string) []string {
 var structNames = []string{
 	"_zend_executor_globals", "_zend_execute_data", "_zend_op_array", "_zend_op", "_zend_string", "_zend_class_entry",
 	"_zend_internal_function", "_sapi_globals_struct", "_zend_mm_heap", "_zend_mm_chunk", "_zend_generator",
+	"_zend_fiber", "_zend_fiber_context",
 }
 
 // fromDWARF reads the offsets from the binary itself, and takes the rest from
@@ -249,6 +255,14 @@ func (l *Layout) fill(structs map[string]Struct) error {
 	get(&l.HeapReal, "_zend_mm_heap", "real_size")
 	get(&l.HeapRealPeak, "_zend_mm_heap", "real_peak")
 	get(&l.HeapLimit, "_zend_mm_heap", "limit")
+	if _, ok := structs[eg].Members["active_fiber"]; ok {
+		get(&l.EGActiveFiber, eg, "active_fiber")
+		get(&l.EGMainContext, eg, "main_fiber_context")
+		get(&l.FiberContext, "_zend_fiber", "context")
+		get(&l.FiberCaller, "_zend_fiber", "caller")
+		get(&l.ContextHandle, "_zend_fiber_context", "handle")
+		get(&l.ContextStack, "_zend_fiber_context", "stack")
+	}
 	if l.PHP5 {
 		get(&l.EGStack, eg, "argument_stack")
 		get(&l.EDState, ed, "function_state.function")

@@ -195,7 +195,7 @@ func TestUnknownVersionsAreNamed(t *testing.T) {
 // frame of PHP code may come out of it.
 func TestAWrongLayoutIsNoticed(t *testing.T) {
 	for _, b := range builds {
-		t.Run(b.name, func(t *testing.T) {
+		t.Run(b.Name, func(t *testing.T) {
 			live, _, _ := blocked(t, b, "testdata/callbacks.php")
 			o := load(t, live).options()
 			lookup := o.Lookup

@@ -17,6 +17,7 @@ const (
 	// (ZEND_VM_STACK_PAGE_SIZE), of which most workers use one.
 	maxPrefetchStack = MaxFrames * 256
 	maxStackPages    = 8
+	justReturned     = 256
 	// struct _zend_vm_stack { zval *top; zval *end; zend_vm_stack prev; }
 	// has been so since 7.0 (Zend/zend_execute.h).
 	vmStackTop, vmStackPrev = 0, 16
@@ -106,7 +107,8 @@ func (th *Thread) prefetchStack(r remote.Reader) {
 		}
 		n := min(used, left)
 		left -= n
-		remote.Prefetch(r, []remote.Region{{At: top - remote.Addr(n), Len: int(n)}})
+		// Above the top are the calls that have just returned.
+		remote.Prefetch(r, []remote.Region{{At: top - remote.Addr(n), Len: int(n + justReturned)}})
 		// Deep recursion goes on at the top of the page before.
 		if page, err1 = remote.Pointer(r, page+vmStackPrev); page != 0 && err1 == nil {
 			top, err2 = remote.Pointer(r, page+vmStackTop)

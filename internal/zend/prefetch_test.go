@@ -28,7 +28,7 @@ func TestPrefetchRecordsAllThatTheWalkReads(t *testing.T) {
 			if strings.HasPrefix(base, "_") {
 				continue
 			}
-			t.Run(b.name+"/"+base, func(t *testing.T) {
+			t.Run(b.Name+"/"+base, func(t *testing.T) {
 				live, rt, _ := blocked(t, b, script)
 				want := thread(t, rt).Walk(live.Mem)
 				snap := target.NewSnapshot(live.Mem)
@@ -52,9 +52,9 @@ func TestPrefetchRecordsAllThatTheWalkReads(t *testing.T) {
 // TestDeepRecursionIsCutAndSaysSo has more frames than are copied.
 func TestDeepRecursionIsCutAndSaysSo(t *testing.T) {
 	for _, b := range builds {
-		t.Run(b.name, func(t *testing.T) {
+		t.Run(b.Name, func(t *testing.T) {
 			t.Setenv("PHPWHY_DEPTH", "7500") // xdebug recurses on the C stack, too
-			b.args = append(append([]string{}, b.args...), "-d", "xdebug.max_nesting_level=-1", "-d", "memory_limit=-1")
+			b.Args = append(append([]string{}, b.Args...), "-d", "xdebug.max_nesting_level=-1", "-d", "memory_limit=-1")
 			live, rt, _ := blocked(t, b, "testdata/_deep.php")
 			snap := target.NewSnapshot(live.Mem)
 			thread(t, rt).Prefetch(snap)

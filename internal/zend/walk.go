@@ -245,6 +245,17 @@ func (th *Thread) storedLine(r remote.Reader, f *Frame, fn *function) (int, stri
 	return line, opcode
 }
 
+// TopCall reads ZEND_CALL_TOP of an execute_data that Walk may not have met.
+func (rt *Runtime) TopCall(r remote.Reader, ed remote.Addr) (top, known bool) {
+	l := rt.Layout
+	if l.PHP5 {
+		nested, err := remote.Uint8(r, ed+remote.Addr(l.EDNested))
+		return nested == 0, err == nil
+	}
+	info, err := remote.Uint32(r, ed+remote.Addr(l.EDCallInfo))
+	return info&l.CallTop != 0, err == nil
+}
+
 // LineAt reads the line and the opcode of an opline; ok only when it is one
 // of the frame's own function.
 func (rt *Runtime) LineAt(r remote.Reader, f *Frame, opline remote.Addr) (line int, opcode string, ok bool) {

@@ -1,19 +1,15 @@
 package zend_test
 
 import (
-	"bufio"
 	"context"
 	"debug/elf"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -76,45 +72,15 @@ func (m *modules) options() zend.Options {
 	}
 }
 
-// build is one PHP to test with.
-type build struct {
-	name string
-	php  func(testing.TB) string
-	args []string
-}
-
-var builds = []build{
-	{"stripped", testphp.Stripped, []string{"-n"}},
-	{"stripped with xdebug", testphp.Stripped, []string{"-n", "-d", "zend_extension=xdebug", "-d", "xdebug.mode=develop"}},
-	{"dwarf", testphp.DWARF, []string{"-n"}},
-}
+// builds are those that every test runs on.
+var builds = []testphp.Build{testphp.StrippedBuilds[0], testphp.StrippedBuilds[1], {Name: "dwarf", PHP: testphp.DWARF, Args: []string{"-n"}}}
 
 // blocked starts a script that prints one line of JSON and blocks, and stops it.
-func blocked(t testing.TB, b build, script string) (*target.Live, *zend.Runtime, string) {
+func blocked(t testing.TB, b testphp.Build, script string) (*target.Live, *zend.Runtime, string) {
 	t.Helper()
-	args := append(append([]string{}, b.args...), script)
-	c := exec.Command(b.php(t), args...)
-	out, err := c.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	in, err := c.StdinPipe() // what the script blocks on
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Process.Kill(); _ = in.Close(); _ = c.Wait() })
-	line, err := bufio.NewReaderSize(out, 1<<20).ReadString('\n')
-	if err != nil {
-		t.Fatalf("%s printed %q: %v", script, line, err)
-	}
-	waitAsleep(t, c.Process.Pid)
-	if err := c.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	live, err := target.Open(c.Process.Pid)
+	pid, line := testphp.Blocked(t, b, script)
+	testphp.Stop(t, pid)
+	live, err := target.Open(pid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,43 +89,23 @@ func blocked(t testing.TB, b build, script string) (*target.Live, *zend.Runtime,
 	if err != nil {
 		t.Fatal(err)
 	}
-	pids.Store(rt, c.Process.Pid)
+	pids.Store(rt, pid)
 	return live, rt, line
 }
 
 // pids are the processes of the engines that blocked has opened.
 var pids sync.Map
 
-func waitAsleep(t testing.TB, pid int) {
-	t.Helper()
-	for range 1_000_000 {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, rest, ok := strings.Cut(string(b), ") "); ok && rest[0] == 'S' {
-			return
-		}
-	}
-	t.Fatal("the script does not block")
-}
-
-// entry is one entry of debug_backtrace(): a call, and the place it was made at.
-type entry struct {
-	Function, Class, File string
-	Line                  int
-}
-
 // backtrace turns PHP frames into what debug_backtrace() would say: each call
 // is named with its caller's place.
-func backtrace(frames []zend.Frame) []entry {
-	var out []entry
+func backtrace(frames []zend.Frame) []testphp.Entry {
+	var out []testphp.Entry
 	for i := range frames {
 		f := &frames[i]
 		if f.Function == "{main}" {
 			continue
 		}
-		e := entry{Function: f.Function, Class: f.Class}
+		e := testphp.Entry{Function: f.Function, Class: f.Class}
 		caller := i + 1
 		for caller < len(frames) && frames[caller].Via {
 			caller++
@@ -173,23 +119,12 @@ func backtrace(frames []zend.Frame) []entry {
 }
 
 func TestFramesEqualDebugBacktrace(t *testing.T) {
-	scripts, err := filepath.Glob("testdata/*.php")
-	if err != nil || len(scripts) < 5 {
-		t.Fatalf("%d scripts, %v", len(scripts), err)
-	}
 	compared := 0
-	for _, b := range allBuilds(t) {
-		version := b.version(t)
-		for _, script := range scripts {
-			if strings.HasPrefix(filepath.Base(script), "_") || !runsOn(t, script, version) {
-				continue
-			}
-			t.Run(b.name+"/"+strings.TrimSuffix(filepath.Base(script), ".php"), func(t *testing.T) {
+	for _, b := range testphp.AllBuilds(t) {
+		for _, script := range testphp.BacktraceScripts(t, b.Version(t)) {
+			t.Run(b.Name+"/"+strings.TrimSuffix(filepath.Base(script), ".php"), func(t *testing.T) {
 				live, rt, line := blocked(t, b, script)
-				var want []entry
-				if err := json.Unmarshal([]byte(line), &want); err != nil {
-					t.Fatalf("%v: %s", err, line)
-				}
+				want := testphp.Entries(t, line)
 				s := thread(t, rt).Walk(live.Mem)
 				if s.Err != nil {
 					t.Fatal(s.Err)
@@ -209,46 +144,11 @@ func TestFramesEqualDebugBacktrace(t *testing.T) {
 	t.Logf("%d frames compared", compared)
 }
 
-// allBuilds adds the PHPs that were built from source to those that every
-// test runs on.
-func allBuilds(t testing.TB) []build {
-	t.Helper()
-	out := builds[:2:2]
-	for _, dir := range testphp.Builds(t) {
-		php := filepath.Join(dir, "bin", "php")
-		out = append(out, build{filepath.Base(dir), func(testing.TB) string { return php }, []string{"-n"}})
-	}
-	return out
-}
-
-// version is "8.2".
-func (b build) version(t testing.TB) string {
-	t.Helper()
-	out, err := exec.Command(b.php(t), "-n", "-r", "echo PHP_MAJOR_VERSION, '.', PHP_MINOR_VERSION;").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(out)
-}
-
-var sinceVersion = regexp.MustCompile(`PHP (\d\.\d) or later\.`)
-
-// runsOn reports whether a script is written in that version's PHP.
-func runsOn(t testing.TB, script, version string) bool {
-	t.Helper()
-	b, err := os.ReadFile(script)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := sinceVersion.FindSubmatch(b)
-	return m == nil || string(m[1]) <= version
-}
-
 func TestRuntimeKnowsItsBuild(t *testing.T) {
 	for _, b := range builds {
-		t.Run(b.name, func(t *testing.T) {
+		t.Run(b.Name, func(t *testing.T) {
 			live, rt, _ := blocked(t, b, "testdata/nested.php")
-			out, err := exec.Command(b.php(t), "-n", "-r", "echo PHP_VERSION, ' ', PHP_SAPI, ' ', PHP_DEBUG;").Output()
+			out, err := exec.Command(b.PHP(t), "-n", "-r", "echo PHP_VERSION, ' ', PHP_SAPI, ' ', PHP_DEBUG;").Output()
 			if err != nil {
 				t.Fatal(err)
 			}

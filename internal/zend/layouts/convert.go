@@ -36,8 +36,10 @@ var wanted = map[string][]string{
 		"function_state.function", "nested", "object", "op_array",
 	},
 	"_zend_executor_globals": {
-		"current_execute_data", "exception_op", "opline_before_exception", "vm_stack", "vm_stack_end", "vm_stack_top", "argument_stack",
+		"active_fiber", "current_execute_data", "exception_op", "main_fiber_context", "opline_before_exception", "vm_stack", "vm_stack_end", "vm_stack_top", "argument_stack",
 	},
+	"_zend_fiber":             {"caller", "context"},
+	"_zend_fiber_context":     {"handle", "stack"},
 	"_zend_generator":         {"execute_data", "execute_fake", "node.parent"},
 	"_zend_internal_function": {"handler", "module"},
 	"_zend_mm_chunk":          {"heap", "heap_slot"},
