@@ -99,5 +99,5 @@ func samePath(a, b *stack.Stack) bool {
 func sameFrame(a, b *stack.Frame) bool {
 	return a.Kind == b.Kind && a.Function == b.Function && a.File == b.File && a.Line == b.Line &&
 		a.PC == b.PC && a.Offset == b.Offset && a.Inlined == b.Inlined && a.Internal == b.Internal &&
-		a.Raw == b.Raw && a.Module == b.Module && a.How == b.How && a.Class == b.Class && a.Opcode == b.Opcode
+		a.Raw == b.Raw && a.Module == b.Module && a.How == b.How && a.Class == b.Class && a.Opcode == b.Opcode && a.Defined == b.Defined
 }

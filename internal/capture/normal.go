@@ -112,7 +112,7 @@ func normalStack(s stack.Stack) stack.Stack {
 func normalFrame(f stack.Frame) stack.Frame {
 	n := stack.Frame{Kind: f.Kind, Function: text(f.Function), File: text(f.File), Line: f.Line}
 	if f.Kind == stack.PHP {
-		n.Class, n.Internal, n.Opcode = text(f.Class), f.Internal, text(f.Opcode)
+		n.Class, n.Internal, n.Opcode, n.Defined = text(f.Class), f.Internal, text(f.Opcode), max(0, f.Defined)
 		return n
 	}
 	n.Raw, n.Module, n.PC, n.Offset = text(f.Raw), text(f.Module), f.PC, f.Offset

@@ -256,7 +256,7 @@ func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) 
 		in.PHP[i] = stack.PHPFrame{
 			Frame: stack.Frame{
 				Kind: stack.PHP, Function: f.Function, Class: f.Class, File: f.File, Line: f.Line,
-				Internal: f.Internal, Opcode: f.Opcode, Via: f.Via,
+				Internal: f.Internal, Opcode: f.Opcode, Defined: f.Defined, Via: f.Via,
 			},
 			ExecuteData: f.ExecuteData, Handler: f.Handler, Top: f.Top, LineAt: lineAt(rt, snap, f),
 		}

@@ -285,6 +285,9 @@ func (t *textWriter) phpRow(r *row) {
 	if f.Internal {
 		t.put(dim, " (internal)")
 	}
+	if f.Defined != 0 {
+		t.put(dim, fmt.Sprintf(" (defined on line %d)", f.Defined))
+	}
 	if f.Opcode != "" {
 		t.put(dim, " ["+f.Opcode+"]")
 	}

@@ -54,6 +54,7 @@ type Frame struct {
 	Class    string
 	Internal bool   // implemented in C, such as usort
 	Opcode   string // of the line that runs, such as ZEND_ASSIGN_OP; "" when unknown
+	Defined  int    // line on which a closure begins; 0 for anything with a name
 	Via      bool   // listed by PHP 5 only, and without a place of its own; not in reports
 }
 
@@ -113,12 +114,13 @@ type phpJSON struct {
 	Line     int    `json:"line"`
 	Internal bool   `json:"internal"`
 	Opcode   string `json:"opcode"`
+	Defined  int    `json:"defined_line,omitempty"`
 }
 
 // MarshalJSON writes the shape that belongs to the frame's kind, every field present.
 func (f Frame) MarshalJSON() ([]byte, error) {
 	if f.Kind == PHP {
-		return marshal(phpJSON{f.Kind, f.Function, f.Class, f.File, f.Line, f.Internal, f.Opcode})
+		return marshal(phpJSON{f.Kind, f.Function, f.Class, f.File, f.Line, f.Internal, f.Opcode, f.Defined})
 	}
 	args := f.Args
 	if args == nil {
@@ -158,7 +160,7 @@ func (f *Frame) UnmarshalJSON(b []byte) error {
 		if err := unmarshal(b, &p); err != nil {
 			return err
 		}
-		*f = Frame{Kind: PHP, Function: p.Function, Class: p.Class, File: p.File, Line: p.Line, Internal: p.Internal, Opcode: p.Opcode}
+		*f = Frame{Kind: PHP, Function: p.Function, Class: p.Class, File: p.File, Line: p.Line, Internal: p.Internal, Opcode: p.Opcode, Defined: p.Defined}
 	case Native:
 		var n nativeJSON
 		if err := unmarshal(b, &n); err != nil {

@@ -106,7 +106,7 @@ func (th *Thread) frames5(r remote.Reader, k link, known functions, inner remote
 	}
 	f := Frame{
 		ExecuteData: k.at, Func: code, Function: fn.name, Class: fn.class, File: fn.file,
-		Top: k.ed[l.EDNested] == 0, opline: k.word(l.EDOpline), opcodes: fn.opcodes, last: fn.last,
+		Defined: int(fn.defined), Top: k.ed[l.EDNested] == 0, opline: k.word(l.EDOpline), opcodes: fn.opcodes, last: fn.last,
 	}
 	f.needsIncluder = fn.name == ""
 	f.Line, f.Opcode = th.storedLine(r, &f, fn)
@@ -157,6 +157,7 @@ func (rt *Runtime) function5(r remote.Reader, at remote.Addr) *function {
 		fn.opcodes = word(l.OpOpcodes)
 		fn.last = binary.LittleEndian.Uint32(b[l.OpLast:])
 		fn.lineEnd = binary.LittleEndian.Uint32(b[l.OpLineEnd:])
+		fn.defined = l.closureLine(b, fn)
 		fn.file, err = cstr(r, word(l.OpFilename))
 		if err == nil && fn.file == "" {
 			err = errors.New("no file name")

@@ -36,6 +36,7 @@ type Frame struct {
 	File        string // "" for internal functions
 	Line        int    // of the opline that execute_data has, 0 when unknown; see LineAt
 	Opcode      string
+	Defined     int // line on which a closure begins, 0 for anything with a name
 	Internal    bool
 	Top         bool        // ZEND_CALL_TOP on a user frame that an execute_ex runs
 	Handler     remote.Addr // of an internal function
@@ -70,6 +71,7 @@ type function struct {
 	opcodes remote.Addr
 	last    uint32
 	lineEnd uint32
+	defined uint32 // first line of a closure
 	handler remote.Addr
 	err     error
 }
@@ -121,7 +123,7 @@ func (th *Thread) frame(r remote.Reader, k link, known functions) (f Frame, ok b
 		return f, false, fn.err
 	}
 	f.Function, f.Class, f.File = fn.name, fn.class, fn.file
-	f.Handler, f.opcodes, f.last = fn.handler, fn.opcodes, fn.last
+	f.Handler, f.opcodes, f.last, f.Defined = fn.handler, fn.opcodes, fn.last, int(fn.defined)
 	if fn.kind == l.TypeInternal {
 		// The bottom of a fiber's stack has a function without a name
 		// (zend_fiber_function in Zend/zend_fibers.c).
@@ -169,6 +171,7 @@ func (rt *Runtime) function(r remote.Reader, at remote.Addr) *function {
 		fn.opcodes = word(l.OpOpcodes)
 		fn.last = binary.LittleEndian.Uint32(b[l.OpLast:])
 		fn.lineEnd = binary.LittleEndian.Uint32(b[l.OpLineEnd:])
+		fn.defined = l.closureLine(b, fn)
 		fn.file, err = rt.str(r, word(l.OpFilename))
 		switch {
 		case err != nil:
@@ -184,6 +187,16 @@ func (rt *Runtime) function(r remote.Reader, at remote.Addr) *function {
 		fn.err = fmt.Errorf("%w: function at %s has type %d", ErrLayout, at, fn.kind)
 	}
 	return fn
+}
+
+// closureLine is the first line of a closure, 0 for other functions. All
+// closures have the same name before 8.4.
+func (l *Layout) closureLine(op []byte, fn *function) uint32 {
+	first := binary.LittleEndian.Uint32(op[l.OpLineStart:])
+	if fn.flags&l.AccClosure == 0 || !strings.HasSuffix(fn.name, "{closure}") || first > fn.lineEnd {
+		return 0
+	}
+	return first
 }
 
 func (rt *Runtime) className(r remote.Reader, ce remote.Addr) (string, error) {
