@@ -31,6 +31,15 @@ type Target struct {
 	Symbols    string   `json:"symbols"` // of the PHP module: dwarf, symtab or dynsym
 	Layout     string   `json:"layout"`  // dwarf or builtin
 	Request    *Request `json:"request,omitempty"`
+	// Requests are those of a threaded server with several at once; Request is
+	// nil then.
+	Requests []ThreadRequest `json:"requests,omitempty"`
+}
+
+// ThreadRequest is the request that one thread works on.
+type ThreadRequest struct {
+	TID int `json:"tid"`
+	Request
 }
 
 // Request is the web request in progress; nil for a command-line script that has none.

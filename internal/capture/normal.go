@@ -72,6 +72,14 @@ func normalTarget(t Target) Target {
 		r.Method, r.URI, r.Script = text(r.Method), text(r.URI), text(r.Script)
 		t.Request = &r
 	}
+	requests := make([]ThreadRequest, len(t.Requests))
+	for i, r := range t.Requests {
+		r.Method, r.URI, r.Script = text(r.Method), text(r.URI), text(r.Script)
+		requests[i] = r
+	}
+	if t.Requests = requests; len(requests) == 0 {
+		t.Requests = nil
+	}
 	return t
 }
 

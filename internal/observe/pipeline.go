@@ -212,7 +212,10 @@ func (s *session) thread() *zend.Thread {
 	if rt == nil {
 		return nil
 	}
-	th, err := rt.Thread(s.live.Mem, remote.Addr(s.lead.Load()))
+	s.leadMu.Lock()
+	lead := s.lead
+	s.leadMu.Unlock()
+	th, err := rt.Thread(s.live.Mem, lead)
 	if err != nil {
 		return nil
 	}
@@ -246,7 +249,7 @@ func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) 
 	}
 	z := th.Walk(snap)
 	if len(z.Frames) > 0 {
-		s.lead.Store(uint64(snap.Regs.TLS))
+		s.led(snap.TID, snap.Regs.TLS)
 	}
 	in.PHPErr = z.Err
 	in.TopCall = func(ed remote.Addr) (bool, bool) { return rt.TopCall(snap, ed) }

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
@@ -33,7 +34,12 @@ type session struct {
 	rtMu  sync.Mutex
 	rt    *zend.Runtime
 	types *dwarfTypes
-	lead  atomic.Uint64 // thread pointer of the thread that was last seen running PHP
+
+	// The thread pointers of the threads that were seen running PHP, and of
+	// the last one.
+	leadMu sync.Mutex
+	leads  map[int]remote.Addr
+	lead   remote.Addr
 
 	pipe  *pipeline
 	facts facts
@@ -283,16 +289,55 @@ func (s *session) describe() {
 	}
 	t.PHPVersion, t.ZTS, t.DebugBuild, t.SAPI = rt.Version, rt.ZTS, rt.Debug, rt.SAPI
 	t.Layout = string(rt.Layout.Source)
-	th := s.thread()
-	if th == nil {
+	if requests := s.requests(rt); len(requests) > 1 {
+		t.Requests = requests
 		return
 	}
-	q, _ := th.Request(s.live.Mem)
-	if q.Method != "" || q.URI != "" { // a command-line script has neither
-		t.Request = &capture.Request{Method: q.Method, URI: q.URI, Script: q.Script}
-		if !q.Start.IsZero() {
-			t.Request.AgeMS = time.Since(q.Start).Milliseconds()
+	if th := s.thread(); th != nil {
+		t.Request = request(th, s.live.Mem)
+	}
+}
+
+// request is what a thread works on, nil when that is no web request.
+func request(th *zend.Thread, r remote.Reader) *capture.Request {
+	q, _ := th.Request(r)
+	if q.Method == "" && q.URI == "" { // a command-line script has neither
+		return nil
+	}
+	out := &capture.Request{Method: q.Method, URI: q.URI, Script: q.Script}
+	if !q.Start.IsZero() {
+		out.AgeMS = time.Since(q.Start).Milliseconds()
+	}
+	return out
+}
+
+// requests are those of the threads that were seen running PHP.
+func (s *session) requests(rt *zend.Runtime) []capture.ThreadRequest {
+	s.leadMu.Lock()
+	defer s.leadMu.Unlock()
+	var out []capture.ThreadRequest
+	for _, tid := range slices.Sorted(maps.Keys(s.leads)) {
+		th, err := rt.Thread(s.live.Mem, s.leads[tid])
+		if err != nil {
+			continue // it has ended
 		}
+		if q := request(th, s.live.Mem); q != nil {
+			out = append(out, capture.ThreadRequest{TID: tid, Request: *q})
+		}
+	}
+	return out
+}
+
+// led notes that a thread was seen running PHP.
+func (s *session) led(tid int, tls remote.Addr) {
+	s.leadMu.Lock()
+	defer s.leadMu.Unlock()
+	s.lead = tls
+	if s.leads == nil {
+		s.leads = make(map[int]remote.Addr)
+	}
+	if rt := s.runtime(); rt != nil && rt.ZTS {
+		s.leads[tid] = tls
 	}
 }
 

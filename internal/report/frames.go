@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
@@ -19,13 +20,21 @@ const (
 	maxValue  = 40 // runes of one argument's value
 )
 
+func runsPHP(s *Stack) bool {
+	return slices.ContainsFunc(s.Frames, func(f stack.Frame) bool { return f.Kind == stack.PHP })
+}
+
 func (t *textWriter) stacks() {
 	if snapshot(&t.r.Observation) {
-		for i := range t.r.Stacks {
-			s := &t.r.Stacks[i]
-			t.end()
-			t.line(bold, threads(s.TIDs)+":")
-			t.stack(s)
+		// Of a threaded server's many threads those that run PHP matter.
+		for _, php := range []bool{true, false} {
+			for i := range t.r.Stacks {
+				if s := &t.r.Stacks[i]; runsPHP(s) == php {
+					t.end()
+					t.line(bold, threads(s.TIDs)+t.requestOf(s)+":")
+					t.stack(s)
+				}
+			}
 		}
 		return
 	}

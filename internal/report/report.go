@@ -54,7 +54,9 @@ type Target struct {
 	SAPI       string           `json:"sapi"`
 	Symbols    string           `json:"symbols"`
 	Layout     string           `json:"layout"`
-	Request    *capture.Request `json:"request"` // null when no web request is in progress
+	Request    *capture.Request `json:"request"` // null when no web request is in progress, or several
+	// Requests are those of a threaded server with several at once.
+	Requests []capture.ThreadRequest `json:"requests,omitempty"`
 }
 
 // Observation says how the process was watched and what that cost it.
@@ -134,7 +136,7 @@ func Build(c *capture.Capture, v Verdict) *Report {
 	r := &Report{
 		Schema: Schema,
 		Target: Target{PID: t.PID, Cmdline: t.Cmdline, Exe: t.Exe, PHPVersion: t.PHPVersion, ZTS: t.ZTS, DebugBuild: t.DebugBuild,
-			SAPI: t.SAPI, Symbols: t.Symbols, Layout: t.Layout, Request: t.Request},
+			SAPI: t.SAPI, Symbols: t.Symbols, Layout: t.Layout, Request: t.Request, Requests: present(t.Requests)},
 		Observation: Observation{Engine: o.Engine, DurationMS: o.DurationMS, Stops: o.Stops, Samples: o.Samples,
 			PausedUSTotal: o.PausedUSTotal, PausedUSMax: o.PausedUSMax, Breakpoints: present(o.Breakpoints)},
 		Findings:     present(v.Findings),

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
@@ -167,7 +168,7 @@ func (t *textWriter) request(wanted bool) {
 	if q == nil || !wanted {
 		return
 	}
-	s := strings.TrimSpace(q.Method + " " + q.URI)
+	s := what(q)
 	if q.Script != "" {
 		s += " (" + q.Script + ")"
 	}
@@ -175,6 +176,20 @@ func (t *textWriter) request(wanted bool) {
 		s += ", for " + duration(q.AgeMS*1000)
 	}
 	t.prose("  request: ", plain, s)
+}
+
+func what(q *capture.Request) string { return strings.TrimSpace(q.Method + " " + q.URI) }
+
+// requestOf is ", GET /slow.php" where threads work on requests of their own.
+func (t *textWriter) requestOf(s *Stack) string {
+	out := ""
+	for i := range t.r.Target.Requests {
+		q := &t.r.Target.Requests[i]
+		if slices.Contains(s.TIDs, q.TID) {
+			out += ", " + what(&q.Request)
+		}
+	}
+	return out
 }
 
 // evidence is every piece of it in one sentence, with the quorum last.
