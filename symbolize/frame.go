@@ -27,6 +27,9 @@ const (
 	HowFramePointer How = "frame-pointer"
 	HowTailCall     How = "tail-call"
 	HowInline       How = "inline"
+	// HowScan: below this frame is code that nothing describes, and the return
+	// address was searched for on the stack.
+	HowScan How = "scan"
 )
 
 // End says how a walk ended.
@@ -51,6 +54,9 @@ type PhysicalFrame struct {
 	Regs  remote.Regs // as they were in this frame
 	How   How
 	Entry remote.Addr // of the function, from call-frame information; 0 when unknown
+	// Unplaced is set where the function is known, but not where in it: it has
+	// jumped away, and PC is only some address in it.
+	Unplaced bool
 }
 
 // Lookup is the address by which the frame's function and line are found.

@@ -80,6 +80,7 @@ type Image struct {
 
 	mu    sync.Mutex
 	named map[frameKey][]Frame // what expand has found before
+	hosts []host
 }
 
 // placed is a file at an address.
@@ -99,7 +100,7 @@ func NewImage(maps remote.Mappings, open Opener, mem remote.Reader, cache *Cache
 	byFile := make(map[cacheKey]*placed)
 	for _, m := range maps {
 		vdso := m.Path == "[vdso]"
-		if m.Inode == 0 && !vdso {
+		if inNoFile(&m) && !vdso {
 			continue
 		}
 		k := cacheKey{m.Dev, m.Inode, m.Path}

@@ -17,12 +17,13 @@ func (img *Image) Symbolize(w Walk) Trace {
 type frameKey struct {
 	pc, entry remote.Addr
 	exact     bool
+	unplaced  bool
 }
 
 // expand appends a physical frame, preceded by the calls inlined into it. A
 // loop comes by the same few places thousands of times.
 func (img *Image) expand(out []Frame, f *PhysicalFrame) []Frame {
-	k := frameKey{f.PC, f.Entry, f.Exact}
+	k := frameKey{f.PC, f.Entry, f.Exact, f.Unplaced}
 	img.mu.Lock()
 	named, ok := img.named[k]
 	img.mu.Unlock()
@@ -48,6 +49,9 @@ func (img *Image) name(f *PhysicalFrame) []Frame {
 	p := img.find(f.Lookup())
 	if p == nil {
 		base.Offset = uint64(f.PC)
+		if m, ok := img.generated(f.PC); ok {
+			base.Module, base.Offset = GeneratedModule, uint64(f.PC-m.Start)
+		}
 		return append(out, base)
 	}
 	base.Module, base.ModulePath = pathBase(p.code.Path), p.code.Path
@@ -57,6 +61,11 @@ func (img *Image) name(f *PhysicalFrame) []Frame {
 		return append(out, base)
 	}
 	pc := uint64(f.Lookup()) - p.bias
+	if f.Unplaced {
+		pc = uint64(f.Entry) - p.bias
+		base.PC, base.Offset = f.Entry, 0
+		return append(out, img.bySymbol(base, m, p, pc))
+	}
 	fs := m.functions(pc)
 	for i, fn := range fs {
 		fr := base

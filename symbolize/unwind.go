@@ -200,6 +200,11 @@ func (img *Image) withoutCFI(cur *PhysicalFrame, p *placed, mem remote.Reader, w
 	if cur.PC == 0 {
 		return PhysicalFrame{}, true, nil
 	}
+	if _, ok := img.generated(cur.PC); ok {
+		if next, ok := img.outOfGenerated(cur, mem); ok {
+			return next, false, nil
+		}
+	}
 	sp := cur.Regs.SP()
 	if cur.Exact && p != nil && p.err == nil {
 		if s, ok := p.mod.symbolAt(uint64(cur.PC)-p.bias, uint64(cur.PC)-p.bias); ok && s.Value == uint64(cur.PC)-p.bias {

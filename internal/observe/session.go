@@ -14,6 +14,7 @@ import (
 
 	"github.com/phpwhy/phpwhy/internal/capture"
 	"github.com/phpwhy/phpwhy/internal/ptrace"
+	"github.com/phpwhy/phpwhy/internal/stack"
 	"github.com/phpwhy/phpwhy/internal/target"
 	"github.com/phpwhy/phpwhy/internal/zend"
 	"github.com/phpwhy/phpwhy/symbolize"
@@ -67,6 +68,7 @@ func (o *Observer) openStarting(live *target.Live) (*session, error) {
 	if s.php, err = findPHP(s.img, live); err != nil {
 		return nil, err
 	}
+	s.hostJIT(s.img)
 	s.pipe = newPipeline(s)
 	_ = s.runtime()
 	return s, nil
@@ -184,7 +186,15 @@ func (s *session) refreshImage() *symbolize.Image {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.img = symbolize.NewImage(maps, s.live.OpenMapped, s.live.Mem, s.cache)
+	s.hostJIT(s.img)
 	return s.img
+}
+
+// hostJIT tells the unwinder that PHP's JIT code runs in execute_ex's frame.
+func (s *session) hostJIT(img *symbolize.Image) {
+	if sym, ok := s.php.Symbol(stack.Executor); ok {
+		img.Host(s.php.Runtime(sym.Value))
+	}
 }
 
 // prepare finds the functions to stop at.

@@ -67,6 +67,9 @@ func Join(in Input) Stack {
 		}
 		j.rest()
 	}
+	for _, p := range j.doubtful {
+		problems = append(problems, fmt.Errorf("the line of %s may be one it has left since", p))
+	}
 	if j.idle > 0 && in.PHPErr == nil {
 		problems = append(problems, fmt.Errorf("%d native frames of %s run no PHP frame that could be read", j.idle, Executor))
 	}
@@ -86,6 +89,10 @@ type joiner struct {
 	idle    int // execute_ex frames for which no PHP frame was left
 	topCall func(remote.Addr) (top, known bool)
 	trusted bool // this build keeps execute_data in r14
+	placed  int
+	called  bool // the next PHP frame has called another
+	// doubtful are the functions whose line was not kept anywhere.
+	doubtful []string
 }
 
 // trusted reports whether the interpreter's frame register was found to hold
@@ -189,9 +196,13 @@ func (j *joiner) executed(n *NativeFrame) {
 		return
 	}
 	innermost := true
+	// An internal function that was called, or whatever the last execute_ex
+	// ran, left its caller's opline in memory.
+	j.called = j.placed > 0
 	for len(j.php) > 0 {
 		p := &j.php[0]
 		if p.Internal {
+			j.called = true
 			// Called straight from the VM, without a native frame of its
 			// own that could be told apart (tail-called or inlined).
 			j.place()
@@ -221,10 +232,26 @@ func (j *joiner) exactLine(p *PHPFrame, n *NativeFrame) {
 	if !ok {
 		return
 	}
-	if line, opcode, ok := p.LineAt(remote.Addr(opline)); ok {
+	line, opcode, ok := p.LineAt(remote.Addr(opline))
+	if n.How == leftByJump {
+		// JIT code stores the opline before what may look at it, such as an
+		// internal function, and keeps it nowhere in between; r15 is used for
+		// other things. What it last stored is the best there is.
+		if !j.called {
+			if p.Line == 0 && ok {
+				p.Line, p.Opcode = line, opcode
+			}
+			j.doubtful = append(j.doubtful, p.QualifiedName())
+		}
+		return
+	}
+	if ok {
 		p.Line, p.Opcode = line, opcode
 	}
 }
+
+// leftByJump is how the unwinder marks an execute_ex that JIT code runs in.
+const leftByJump = "tail-call"
 
 // place moves the next PHP frame to the output.
 func (j *joiner) place() {
@@ -232,6 +259,7 @@ func (j *joiner) place() {
 	f.Kind = PHP
 	j.out = append(j.out, f)
 	j.php = j.php[1:]
+	j.placed++
 }
 
 func (j *joiner) rest() {

@@ -26,7 +26,20 @@ type Build struct {
 var StrippedBuilds = []Build{
 	{"stripped", Stripped, []string{"-n"}},
 	{"stripped with xdebug", Stripped, []string{"-n", "-d", "zend_extension=xdebug", "-d", "xdebug.mode=develop"}},
-	{"stripped with opcache", Stripped, []string{"-n", "-d", "zend_extension=opcache", "-d", "opcache.enable_cli=1"}},
+	{"stripped with opcache", Stripped, withOpcache("opcache")},
+	{"stripped with a function JIT", Stripped, withOpcache("opcache", jit("1205")...)},
+	{"stripped with a tracing JIT", Stripped, withOpcache("opcache", jit("1254")...)},
+}
+
+func withOpcache(ext string, more ...string) []string {
+	return append([]string{"-n", "-d", "zend_extension=" + ext, "-d", "opcache.enable_cli=1"}, more...)
+}
+
+// jit turns the JIT on. 1205 compiles every function when the script is
+// loaded; 1254 compiles what runs often, which is made to be at once.
+func jit(mode string) []string {
+	return []string{"-d", "opcache.jit_buffer_size=32M", "-d", "opcache.jit=" + mode,
+		"-d", "opcache.jit_hot_func=1", "-d", "opcache.jit_hot_loop=1", "-d", "opcache.jit_hot_return=1"}
 }
 
 // AllBuilds are Debian's and every one that was built from source; of a
@@ -42,7 +55,12 @@ func AllBuilds(t testing.TB) []Build {
 			out = append(out, strippedCopy(t, b))
 		}
 		if exts, err := filepath.Glob(filepath.Join(dir, "lib/php/extensions/*/opcache.so")); err == nil && len(exts) == 1 {
-			out = append(out, Build{b.Name + " with opcache", b.PHP, []string{"-n", "-d", "zend_extension=" + exts[0], "-d", "opcache.enable_cli=1"}})
+			out = append(out, Build{b.Name + " with opcache", b.PHP, withOpcache(exts[0])})
+			if b.Version(t) >= "8.0" {
+				out = append(out,
+					Build{b.Name + " with a function JIT", b.PHP, withOpcache(exts[0], jit("1205")...)},
+					Build{b.Name + " with a tracing JIT", b.PHP, withOpcache(exts[0], jit("1254")...)})
+			}
 		}
 	}
 	return out

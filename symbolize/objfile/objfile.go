@@ -181,6 +181,23 @@ func (f *File) Section(name string) ([]byte, error) {
 	return c.b, c.err
 }
 
+// ReadAddr reads the file's bytes that are loaded at a link-time address.
+func (f *File) ReadAddr(b []byte, addr uint64) error {
+	for _, p := range f.elf.Progs {
+		if p.Type != elf.PT_LOAD || addr < p.Vaddr || addr-p.Vaddr >= p.Filesz {
+			continue
+		}
+		if uint64(len(b)) > p.Filesz-(addr-p.Vaddr) {
+			return fmt.Errorf("%s: %w: %d bytes at %#x", f.Name, ErrMalformed, len(b), addr)
+		}
+		if _, err := p.ReadAt(b, int64(addr-p.Vaddr)); err != nil {
+			return fmt.Errorf("%s: %w", f.Name, err)
+		}
+		return nil
+	}
+	return fmt.Errorf("%s: %w: nothing is loaded at %#x", f.Name, ErrMalformed, addr)
+}
+
 // BuildID is the GNU build-id in hexadecimal, "" when there is none.
 func (f *File) BuildID() string {
 	b, err := f.Section(".note.gnu.build-id")
