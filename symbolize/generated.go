@@ -49,45 +49,97 @@ func (img *Image) Host(entry remote.Addr) {
 	if err != nil {
 		return
 	}
-	if body, ok := m.body(uint64(entry) - p.bias); ok {
+	if h, ok := m.host(uint64(entry) - p.bias); ok {
+		h.entry, h.body = h.entry+remote.Addr(p.bias), h.body+remote.Addr(p.bias)
 		img.mu.Lock()
-		img.hosts = append(img.hosts, host{entry, remote.Addr(body + p.bias)})
+		img.hosts = append(img.hosts, h)
 		img.mu.Unlock()
 	}
 }
 
+// host is a function that generated code runs in.
 type host struct {
 	entry remote.Addr
 	body  remote.Addr // an address at which its frame is complete
+	reg   int         // the frame is located there by this register plus offset
+	off   int64
+	size  remote.Addr // from the stack pointer to the frame's end, in bytes
 }
 
-// body finds an address in a function where the frame has its full size: where
-// the rule that most of the function's code has applies.
-func (m *Module) body(entry uint64) (uint64, bool) {
+// host finds how a function's frame looks in its body, in link-time addresses:
+// by the rule that most of its code has.
+func (m *Module) host(entry uint64) (host, bool) {
 	m.cfiOnce.Do(m.loadCFI)
 	if m.cfi == nil {
-		return 0, false
+		return host{}, false
 	}
 	low, high, err := m.cfi.Function(entry)
 	if err != nil || low != entry {
-		return 0, false
+		return host{}, false
 	}
 	const samples = 64
-	seen, at := make(map[int64]int), make(map[int64]uint64)
-	best := int64(0)
+	type rule struct {
+		reg int
+		off int64
+	}
+	seen, at := make(map[rule]int), make(map[rule]uint64)
+	var best rule
 	for pc := low; pc < high; pc += max(1, (high-low)/samples) {
 		row, err := m.cfi.Row(pc)
-		if err != nil || row.CFAExpr != nil || row.CFAReg != remote.RSP {
+		if err != nil || row.CFAExpr != nil {
 			continue
 		}
-		seen[row.CFAOffset]++
-		at[row.CFAOffset] = pc
-		if seen[row.CFAOffset] > seen[best] {
-			best = row.CFAOffset
+		r := rule{row.CFAReg, row.CFAOffset}
+		seen[r]++
+		at[r] = pc
+		if seen[r] > seen[best] {
+			best = r
 		}
 	}
-	pc, ok := at[best]
-	return pc, ok
+	h := host{entry: remote.Addr(entry), body: remote.Addr(at[best]), reg: best.reg, off: best.off}
+	switch {
+	case seen[best] == 0:
+		return h, false
+	case best.reg == remote.RSP:
+		h.size = remote.Addr(best.off)
+	default:
+		h.size = m.prologue(entry, high)
+	}
+	return h, h.size != 0
+}
+
+// prologue adds up what a function's first instructions put on the stack, with
+// its return address; 0 when they don't make room for locals.
+func (m *Module) prologue(low, high uint64) remote.Addr {
+	code := make([]byte, min(high-low, 64))
+	if m.file.ReadAddr(code, low) != nil {
+		return 0
+	}
+	size := remote.Addr(8)
+	for len(code) > 0 {
+		if len(code) >= 4 && [4]byte(code) == [4]byte{0xf3, 0x0f, 0x1e, 0xfa} { // endbr64
+			code = code[4:]
+			continue
+		}
+		in, err := x86asm.Decode(code, 64)
+		if err != nil {
+			return 0
+		}
+		switch dst, _ := in.Args[0].(x86asm.Reg); {
+		case in.Op == x86asm.PUSH:
+			size += 8
+		case in.Op == x86asm.SUB && dst == x86asm.RSP:
+			n, ok := in.Args[1].(x86asm.Imm)
+			if !ok || n < 0 {
+				return 0
+			}
+			return size + remote.Addr(n)
+		case in.Op != x86asm.MOV:
+			return 0
+		}
+		code = code[in.Len:]
+	}
+	return 0
 }
 
 // generated reports whether pc lies in executable memory that belongs to no file.
@@ -110,6 +162,9 @@ func (img *Image) outOfGenerated(cur *PhysicalFrame, mem remote.Reader) (Physica
 			f := PhysicalFrame{PC: h.body, How: HowTailCall, Regs: cur.Regs, Exact: true, Unplaced: true}
 			f.Regs.SetPC(h.body)
 			f.Regs.SetSP(sp + pad)
+			if h.reg != remote.RSP {
+				f.Regs.Set(h.reg, uint64(sp+pad+h.size)-uint64(h.off))
+			}
 			next, root, err := img.caller(&f, mem)
 			if err != nil || root || !img.calls(next.PC, h.entry) || !img.reachesRoot(next, mem) {
 				continue
@@ -158,19 +213,26 @@ func (img *Image) inHost(hosts []host, pc remote.Addr) bool {
 	return false
 }
 
-// maxProof bounds the walk that proves a guess, in frames.
-const maxProof = 4096
+const (
+	// maxProof bounds the walk that proves a guess, in frames.
+	maxProof = 4096
+	// provenBy is how many frames prove a guess where the walk ends at code
+	// without a table: assembler at the bottom of a fiber's stack. Random words
+	// lead to one or two frames at most.
+	provenBy = 3
+)
 
-// reachesRoot walks on from a guessed frame. Further generated code on the way
-// is proof enough: its own way out is proved when the walk gets there.
+// reachesRoot walks on from a guessed frame. Every frame on the way must have
+// made a call. Further generated code is proof enough: its own way out is
+// proved when the walk gets there.
 func (img *Image) reachesRoot(f PhysicalFrame, mem remote.Reader) bool {
-	for range maxProof {
+	for n := range maxProof {
 		if _, ok := img.generated(f.PC); ok {
-			return true
+			return n > 0
 		}
 		p := img.find(f.Lookup())
-		if p == nil {
-			return false
+		if p == nil || !f.Exact && !img.calls(f.PC, 0) {
+			return n >= provenBy && p != nil
 		}
 		m, err := img.load(p)
 		if err != nil {
@@ -178,9 +240,7 @@ func (img *Image) reachesRoot(f PhysicalFrame, mem remote.Reader) bool {
 		}
 		row, err := m.row(uint64(f.Lookup()) - p.bias)
 		if err != nil {
-			// The bottom of a fiber's stack and a thread's first function may
-			// be assembler without a table.
-			return len(img.hosts) > 0 && f.Regs.SP() != 0 && img.atBottom(f, mem)
+			return n >= provenBy
 		}
 		next, root, err := apply(&f, row, mem)
 		if root {
@@ -192,17 +252,6 @@ func (img *Image) reachesRoot(f PhysicalFrame, mem remote.Reader) bool {
 		f = next
 	}
 	return false
-}
-
-// atBottom reports whether nothing but a little alignment is left of the stack
-// that f is on.
-func (img *Image) atBottom(f PhysicalFrame, mem remote.Reader) bool {
-	m := img.maps.Find(f.Regs.SP())
-	if m == nil {
-		return false
-	}
-	left, ok := m.End.Distance(f.Regs.SP())
-	return ok && left <= 512
 }
 
 // calls reports whether pc is a return address: right behind a call, which for
@@ -221,34 +270,74 @@ func (img *Image) calls(pc, target remote.Addr) bool {
 	if m.file.ReadAddr(b[:], at-callMax) != nil {
 		return false
 	}
-	to, direct, ok := callBefore(b[:], at)
-	if !ok || target == 0 || !direct {
+	c, ok := callBefore(b[:], at)
+	if !ok || target == 0 {
 		return ok
 	}
-	// Another module's function is called through its stub.
-	if to+p.bias == uint64(target) {
-		return true
+	switch c.how {
+	case direct:
+		if c.at+p.bias == uint64(target) {
+			return true
+		}
+		// Another module's function is called through its stub.
+		stub, ok := m.symbolAt(c.at, 0)
+		name, of := strings.CutSuffix(stub.Name, "@plt")
+		return ok && of && img.isNamed(target, name)
+	case throughMemory:
+		to, err := remote.Pointer(img.mem, remote.Addr(c.at+p.bias))
+		return err == nil && to == target
 	}
-	s, ok := m.symbolAt(to, 0)
-	return ok && strings.HasSuffix(s.Name, "@plt")
+	return true // a register may have held anything
+}
+
+// isNamed reports whether the function at entry has that name.
+func (img *Image) isNamed(entry remote.Addr, name string) bool {
+	p := img.find(entry)
+	if p == nil {
+		return false
+	}
+	m, err := img.load(p)
+	if err != nil {
+		return false
+	}
+	s, ok := m.Symbol(name)
+	return ok && s.Value+p.bias == uint64(entry)
 }
 
 // callMax is the length of the longest call instruction without prefixes.
 const callMax = 7
 
+type callKind uint8
+
+const (
+	direct        callKind = iota // of the function at a fixed address
+	throughMemory                 // through a pointer at a fixed address
+	computed                      // through a register, or a pointer that one leads to
+)
+
+// call is a call instruction.
+type call struct {
+	how callKind
+	at  uint64 // of the function, or of the pointer to it
+}
+
 // callBefore looks for a call instruction that ends where b does, at the
-// address end. direct is true for a call of a fixed address.
-func callBefore(b []byte, end uint64) (to uint64, direct, ok bool) {
+// link-time address end.
+func callBefore(b []byte, end uint64) (call, bool) {
 	if n := len(b); n >= 5 && b[n-5] == 0xe8 {
 		rel := int32(binary.LittleEndian.Uint32(b[n-4:]))
-		return end + uint64(int64(rel)), true, true
+		return call{direct, end + uint64(int64(rel))}, true
 	}
 	for n := 2; n <= min(callMax, len(b)); n++ {
 		code := b[len(b)-n:]
 		in, err := x86asm.Decode(code, 64)
-		if err == nil && in.Len == n && in.Op == x86asm.CALL {
-			return 0, false, true
+		if err != nil || in.Len != n || in.Op != x86asm.CALL {
+			continue
 		}
+		if a, ok := in.Args[0].(x86asm.Mem); ok && a.Base == x86asm.RIP {
+			return call{throughMemory, end + uint64(a.Disp)}, true
+		}
+		return call{how: computed}, true
 	}
-	return 0, false, false
+	return call{}, false
 }
