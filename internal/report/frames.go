@@ -343,6 +343,8 @@ func how(f *stack.Frame) string {
 		return " (tail call)"
 	case "frame-pointer":
 		return " (by frame pointer)"
+	case "scan":
+		return " (found on the stack)"
 	case "inline":
 		return " (inlined)"
 	}

@@ -47,7 +47,7 @@ type Frame struct {
 	PC      remote.Addr // as found on the stack: callers hold return addresses
 	Offset  uint64      // bytes from the function's start; from the module's load address when the function is unknown
 	Inlined bool
-	How     string // entry, cfi, frame-pointer, tail-call or inline
+	How     string // entry, cfi, frame-pointer, scan, tail-call or inline
 	Args    []Arg
 
 	// PHP frames.
