@@ -176,6 +176,7 @@ func (p *pipeline) into(c *capture.Capture) {
 	c.Stacks = p.stacks.stacks
 	c.Events = p.events
 	c.Observation.Stops, c.Observation.Samples = p.stops, p.samples
+	p.s.look.into(c)
 }
 
 // copy records what will be read of a stopped thread.
@@ -184,6 +185,9 @@ func (s *session) copy(snap *target.Snapshot, limit int) {
 	if rt := s.runtime(); rt != nil {
 		if th, err := rt.Thread(snap, snap.Regs.TLS); err == nil {
 			th.Prefetch(snap)
+			if s.look.any {
+				th.PrefetchValues(snap, s.look.want)
+			}
 		}
 	}
 	snap.Freeze()
@@ -247,6 +251,7 @@ func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) 
 	if len(z.Frames) > 0 {
 		s.lead.Store(uint64(snap.Regs.TLS))
 	}
+	values := s.look.read(th, snap, z.Frames)
 	in.PHPErr = z.Err
 	in.PHP = make([]stack.PHPFrame, len(z.Frames))
 	for i := range z.Frames {
@@ -254,12 +259,14 @@ func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) 
 		in.PHP[i] = stack.PHPFrame{
 			Frame: stack.Frame{
 				Kind: stack.PHP, Function: f.Function, Class: f.Class, File: f.File, Line: f.Line,
-				Internal: f.Internal, Opcode: f.Opcode,
+				Internal: f.Internal, Opcode: f.Opcode, Values: s.look.shown(values, i),
 			},
 			ExecuteData: f.ExecuteData, Handler: f.Handler, Top: f.Top, LineAt: lineAt(rt, snap, f),
 		}
 	}
-	return stack.Join(in)
+	st := stack.Join(in)
+	s.look.see(&st, values)
+	return st
 }
 
 func lineAt(rt *zend.Runtime, r remote.Reader, f *zend.Frame) func(remote.Addr) (int, string, bool) {
@@ -310,6 +317,10 @@ func (in *interner) add(st stack.Stack) int {
 	h := in.hash(&st)
 	for _, i := range in.byHash[h] {
 		if same(&in.stacks[i], &st) {
+			// Values differ from stop to stop; the last ones say what it came to.
+			for j := range st.Frames {
+				in.stacks[i].Frames[j].Values = st.Frames[j].Values
+			}
 			return i
 		}
 	}

@@ -289,6 +289,7 @@ func (t *textWriter) phpRow(r *row) {
 		t.put(dim, " ["+f.Opcode+"]")
 	}
 	t.times(r)
+	t.values(f.Values)
 }
 
 // times ends a row, with how often its frame came in a row.
