@@ -10,19 +10,20 @@ import (
 // apart from Layout's own: a build of which they are not known still has its
 // frames read.
 type ValueLayout struct {
-	EDNumArgs, EDSymbols                         uint64
-	FuncNumArgs, FuncArgInfo, FuncAttributes     uint64 // attributes: 0 before 8.0
-	OpLastVar, OpTemps, OpVars                   uint64
-	ArgInfoSize                                  uint64 // of an internal function's parameter, which begins with its name
-	ArrayCount, ArrayUsed, ArrayData, ArrayFlags uint64
-	ObjectClass, ObjectHandle                    uint64
-	ReferenceValue                               uint64
-	CodeConstant, CodeConstantAST, CodeIndirect  uint8  // zval.u1.v.type; 0 when there is no such type
-	AccVariadic                                  uint32 // in fn_flags
-	AttrParameter                                uint64 // of zend_attribute; 0 when unknown
-	PackedValues                                 bool   // packed arrays hold zvals, not Buckets
-	BucketSize                                   uint64
-	Missing                                      string // members that the build does not tell; values can't be read then
+	EDNumArgs, EDSymbols                               uint64
+	FuncNumArgs, FuncArgInfo, FuncAttributes           uint64 // attributes: 0 before 8.0
+	OpLastVar, OpTemps, OpVars                         uint64
+	ArgInfoSize                                        uint64 // of an internal function's parameter, which begins with its name
+	ArrayCount, ArrayUsed, ArrayData, ArrayFlags       uint64
+	ObjectClass, ObjectHandle                          uint64
+	ReferenceValue                                     uint64
+	CodeConstant, CodeConstantAST, CodeIndirect        uint8  // zval.u1.v.type; 0 when there is no such type
+	AccVariadic                                        uint32 // in fn_flags
+	AttrParameter                                      uint64 // of zend_attribute; 0 when unknown
+	PackedValues                                       bool   // packed arrays hold zvals, not Buckets
+	BucketSize                                         uint64
+	EDArguments, EDObject, EDCode, EDCalled, EGObjects uint64 // PHP 5
+	Missing                                            string // members that the build does not tell; values can't be read then
 }
 
 // valueStructs are the C structs that a ValueLayout is read from.
@@ -34,7 +35,7 @@ func (l *Layout) fillValues(structs map[string]Struct) {
 	l.Values.setVersion(l.Version)
 }
 
-// fill takes the members by name, of the structs of a PHP 7 or 8.
+// fill takes the members by name.
 func (l *ValueLayout) fill(structs map[string]Struct) {
 	var missing []string
 	get := func(dst *uint64, s, member string) {
@@ -50,6 +51,20 @@ func (l *ValueLayout) fill(structs map[string]Struct) {
 		}
 	}
 	const ed, fn, ht = "_zend_execute_data", "_zend_op_array", "_zend_array"
+	defer func() { l.Missing = strings.Join(missing, ", ") }()
+	if _, php5 := structs[ed].Members["function_state.function"]; php5 {
+		get(&l.EDArguments, ed, "function_state.arguments")
+		get(&l.EDCalled, ed, "function_state.function")
+		get(&l.EDObject, ed, "object")
+		get(&l.EDCode, ed, "op_array")
+		get(&l.EGObjects, "_zend_executor_globals", "objects_store")
+		get(&l.FuncNumArgs, fn, "num_args")
+		get(&l.FuncArgInfo, fn, "arg_info")
+		get(&l.OpLastVar, fn, "last_var")
+		get(&l.OpVars, fn, "vars")
+		get(&l.ObjectClass, "_zend_object", "ce")
+		return
+	}
 	get(&l.EDNumArgs, ed, "This.u2.num_args")
 	get(&l.EDSymbols, ed, "symbol_table")
 	get(&l.FuncNumArgs, fn, "num_args")
@@ -67,7 +82,6 @@ func (l *ValueLayout) fill(structs map[string]Struct) {
 	get(&l.ObjectHandle, "_zend_object", "handle")
 	get(&l.ReferenceValue, "_zend_reference", "val")
 	l.FuncAttributes = structs[fn].Members["attributes"][0]
-	l.Missing = strings.Join(missing, ", ")
 }
 
 // setVersion sets what no struct tells, by the version's number.

@@ -105,31 +105,41 @@ type raw struct {
 // Values reads the variables of frames that Walk has returned: nil for a frame
 // of which none are wanted. The process must not have run since.
 func (th *Thread) Values(r remote.Reader, frames []Frame, w Want) ([][]Value, error) {
-	raws, err := th.raws(r, frames, w)
-	return show(raws), err
-}
-
-func (th *Thread) raws(r remote.Reader, frames []Frame, w Want) ([][]raw, error) {
 	l := th.rt.Layout
 	if err := l.Values.err(); err != nil {
 		return nil, err
 	}
-	v := &valueReader{rt: th.rt, l: l, v: &l.Values, r: r, signatures: make(map[remote.Addr]*signature),
-		classes: make(map[remote.Addr]string), shared: make(map[sharedVar]remote.Addr)}
-	out := make([][]raw, len(frames))
+	v := th.frameReader(r)
+	raws := make([][]raw, len(frames))
 	for i := range frames {
-		names, all := w.of(&frames[i])
-		if !all && len(names) == 0 {
-			continue
+		if names, all := w.of(&frames[i]); all || len(names) > 0 {
+			raws[i] = v.frame(&frames[i], names)
 		}
-		out[i] = v.frame(&frames[i], names)
 	}
-	return out, nil
+	return show(raws), nil
 }
 
-// valueReader reads the variables of one stack.
+// frameReader reads the variables of one stack. PHP 5 has its own.
+type frameReader interface {
+	// frame reads a frame's variables: all of them when names is empty.
+	frame(f *Frame, names []string) []raw
+	// forget drops what is kept of a function.
+	forget(fn remote.Addr)
+	// restart counts what is read anew.
+	restart()
+}
+
+func (th *Thread) frameReader(r remote.Reader) frameReader {
+	l := th.rt.Layout
+	if !atLeast(l.Version, 7, 0) {
+		return &valueReader5{l: l, v: &l.Values, r: r, eg: th.eg, signatures: make(map[remote.Addr]*signature)}
+	}
+	return &valueReader{l: l, v: &l.Values, r: r, signatures: make(map[remote.Addr]*signature),
+		classes: make(map[remote.Addr]string), shared: make(map[sharedVar]remote.Addr)}
+}
+
+// valueReader reads the variables of one stack of PHP 7 or 8.
 type valueReader struct {
-	rt         *Runtime
 	l          *Layout
 	v          *ValueLayout
 	r          remote.Reader
@@ -138,6 +148,9 @@ type valueReader struct {
 	shared     map[sharedVar]remote.Addr
 	read       int
 }
+
+func (v *valueReader) forget(fn remote.Addr) { delete(v.signatures, fn) }
+func (v *valueReader) restart()              { v.read = 0 }
 
 // sharedVar is a variable that several frames have in common: those of a
 // script and of the files that it includes.
@@ -159,36 +172,43 @@ type signature struct {
 	skip     bool
 }
 
-// place is one variable of a frame and where its zval is.
+// place is one variable of a frame and where its value is found.
 type place struct {
 	name   string
 	kind   ValueKind
 	secret bool
 	at     remote.Addr
+	direct bool // PHP 5: a zval* is there, not a zval**
 }
 
-// frame reads a frame's variables: all of them when names is empty.
 func (v *valueReader) frame(f *Frame, names []string) []raw {
-	out := []raw{}
 	ed := make([]byte, v.l.EDSize)
 	if err := remote.ReadFull(v.r, ed, f.ExecuteData); err != nil {
-		return append(out, remark("the frame can't be read"))
+		return []raw{remark("the frame can't be read")}
 	}
 	sig := v.signature(f.Func)
 	if sig.skip {
-		return out
+		return []raw{}
 	}
 	places, left := v.places(f.ExecuteData, ed, sig)
-	for _, s := range places {
+	return readPlaces(places, left, names, &v.read, func(p *place, w *raw) { v.zval(p.at, w, 0) })
+}
+
+// readPlaces reads the values in their places, as long as read is within
+// bounds; left counts those that have no place.
+func readPlaces(places []place, left int, names []string, read *int, value func(*place, *raw)) []raw {
+	out := []raw{}
+	for i := range places {
+		s := &places[i]
 		if len(names) > 0 && !named(names, s.name) {
 			continue
 		}
-		if v.read >= maxValues {
+		if *read >= maxValues {
 			return append(out, remark(fmt.Sprintf("not read: the stack has more than %s values", thousands(maxValues))))
 		}
-		v.read++
+		*read++
 		w := raw{name: s.name, kind: s.kind, secret: s.secret}
-		v.zval(s.at, &w, 0)
+		value(s, &w)
 		out = append(out, w)
 	}
 	if left > 0 && len(names) == 0 {
@@ -233,7 +253,7 @@ func (v *valueReader) places(at remote.Addr, ed []byte, sig *signature) (places 
 				left = passed - i
 				break
 			}
-			add(i, v.parameter(sig, i))
+			add(i, sig.parameter(i))
 		}
 		return places, left
 	}
@@ -275,7 +295,7 @@ func (v *valueReader) places(at remote.Addr, ed []byte, sig *signature) (places 
 			left += passed - i
 			break
 		}
-		add(sig.vars+sig.temps+i-sig.params, v.parameter(sig, i))
+		add(sig.vars+sig.temps+i-sig.params, sig.parameter(i))
 	}
 	for i := arguments; i < len(sig.names); i++ {
 		variable(i)
@@ -289,19 +309,23 @@ func (s *signature) secret(i int) bool { return s.allMarks || s.marked[i] }
 
 // parameter names argument i of an internal function, or one that a user
 // function takes beyond those it declares.
-func (v *valueReader) parameter(sig *signature, i int) place {
-	s := place{kind: Argument, name: fmt.Sprintf("#%d", i+1), secret: sig.secret(i)}
-	declared := i < sig.params
-	if n := sig.params; !declared && sig.variadic {
-		s.secret = sig.secret(n)
-		if n < len(sig.names) && sig.names[n] != "" {
-			s.name = fmt.Sprintf("$%s[%d]", sig.names[n], i-n)
+func (s *signature) parameter(i int) place {
+	p := place{kind: Argument, name: fmt.Sprintf("#%d", i+1), secret: s.secret(i)}
+	name := func(n int) string {
+		if n < len(s.names) {
+			return s.names[n]
+		}
+		return ""
+	}
+	switch n := s.params; {
+	case i < n && name(i) != "":
+		p.name = "$" + name(i)
+	case i >= n && s.variadic:
+		if p.secret = s.secret(n); name(n) != "" {
+			p.name = fmt.Sprintf("$%s[%d]", name(n), i-n)
 		}
 	}
-	if declared && i < len(sig.names) && sig.names[i] != "" {
-		s.name = "$" + sig.names[i]
-	}
-	return s
+	return p
 }
 
 // signature reads what a function says of its variables. What can't be read

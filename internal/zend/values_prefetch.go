@@ -25,14 +25,36 @@ func (th *Thread) PrefetchValues(r remote.Reader, w Want) {
 	if !ok || th.rt.Layout.Values.err() != nil {
 		return
 	}
+	type wanted struct {
+		frame *Frame
+		names []string
+	}
+	var rest []wanted // frames of which something is missing
 	frames := th.Walk(r).Frames
-	asked := make(map[remote.Region]bool)
+	for i := range frames {
+		if names, all := w.of(&frames[i]); all || len(names) > 0 {
+			rest = append(rest, wanted{&frames[i], names})
+		}
+	}
+	g := &gatherer{r: rec, asked: make(map[remote.Region]bool)}
+	v := th.frameReader(g)
 	for range maxRounds {
-		g := &gatherer{r: rec, asked: asked}
-		if _, err := th.raws(g, frames, w); err != nil || len(g.missing) == 0 {
+		left := rest[:0]
+		for _, f := range rest {
+			before := g.failed
+			v.frame(f.frame, f.names)
+			if g.failed > before {
+				// What was made of a part only must be read again.
+				v.forget(f.frame.Func)
+				left = append(left, f)
+			}
+		}
+		if rest = left; len(g.missing) == 0 {
 			return
 		}
 		rec.Prefetch(g.missing)
+		g.missing = g.missing[:0]
+		v.restart()
 	}
 }
 
@@ -44,6 +66,7 @@ type gatherer struct {
 	r       recorder
 	asked   map[remote.Region]bool // in this round or one before, with whatever success
 	missing []remote.Region
+	failed  int
 }
 
 // ReadMemory implements remote.Reader.
@@ -51,6 +74,7 @@ func (g *gatherer) ReadMemory(p []byte, at remote.Addr) (int, error) {
 	if g.r.Recorded(at, len(p)) {
 		return g.r.ReadMemory(p, at)
 	}
+	g.failed++
 	if want := (remote.Region{At: at, Len: len(p)}); !g.asked[want] {
 		g.asked[want] = true
 		g.missing = append(g.missing, want)

@@ -242,3 +242,18 @@ func TestDamagedValuesAreToldOrLeftOut(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkPrefetchValues is what a stop costs on top for values.
+func BenchmarkPrefetchValues(b *testing.B) {
+	live, rt, _ := blocked(b, builds[0], "testdata/_values_main.php")
+	th, snap := thread(b, rt), target.NewSnapshot(live.Mem)
+	for b.Loop() {
+		b.StopTimer()
+		snap.Reset(live.Mem)
+		th.Prefetch(snap)
+		b.StartTimer()
+		th.PrefetchValues(snap, zend.Want{All: true})
+	}
+	b.ReportMetric(float64(snap.Reads()), "reads")
+	b.ReportMetric(float64(snap.Size()), "bytes")
+}

@@ -33,10 +33,10 @@ var wanted = map[string][]string{
 	"_zend_class_entry": {"name"},
 	"_zend_execute_data": {
 		"This", "This.u1.type_info", "This.u2.num_args", "This.value.obj", "call", "func", "opline", "prev_execute_data", "symbol_table",
-		"function_state.function", "object", "op_array",
+		"function_state.arguments", "function_state.function", "object", "op_array",
 	},
 	"_zend_executor_globals": {
-		"current_execute_data", "exception_op", "opline_before_exception", "vm_stack", "vm_stack_end", "vm_stack_top", "argument_stack",
+		"current_execute_data", "exception_op", "opline_before_exception", "vm_stack", "vm_stack_end", "vm_stack_top", "argument_stack", "objects_store",
 	},
 	"_zend_generator":         {"execute_data", "execute_fake", "node.parent"},
 	"_zend_internal_arg_info": {"name"},
