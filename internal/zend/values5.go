@@ -72,6 +72,10 @@ func (v *valueReader5) code(at, caller remote.Addr, sig *signature) (places []pl
 		}
 	}
 	variable := func(i int) {
+		if len(places) >= maxFrameValues {
+			left++
+			return
+		}
 		p := place{name: "$" + sig.names[i], kind: Variable, at: at + remote.Addr(v.l.EDSize+7)&^7 + remote.Addr(8*i)}
 		if i < arguments {
 			p.kind = Argument
@@ -135,6 +139,10 @@ func (v *valueReader5) signature(at remote.Addr) *signature {
 	count := func(off uint64) int { return int(binary.LittleEndian.Uint32(b[off:])) }
 	flags := binary.LittleEndian.Uint32(b[v.l.FuncFlags:])
 	s.kind, s.params, s.variadic = b[v.l.FuncType], count(v.v.FuncNumArgs), flags&v.v.AccVariadic != 0
+	// PHP 5 counts a variadic parameter among the others.
+	if s.variadic && s.params > 0 {
+		s.params--
+	}
 	if s.kind == v.l.TypeInternal {
 		declared := min(s.params, maxFrameValues)
 		if s.variadic {
