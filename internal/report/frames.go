@@ -289,6 +289,9 @@ func (t *textWriter) phpRow(r *row) {
 		t.put(dim, " ["+f.Opcode+"]")
 	}
 	t.times(r)
+	if r.repeat > 1 && len(f.Values) > 0 {
+		t.line(dim, valueIndent+"of the innermost:")
+	}
 	t.values(f.Values)
 }
 

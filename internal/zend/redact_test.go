@@ -102,11 +102,23 @@ func TestTheTypeOfASecretIsShown(t *testing.T) {
 		{raw{name: "$auth", typ: TypeUndef}, "undef undefined"},
 		{raw{name: "$x", typ: TypeBool, bits: 1, secret: true}, "bool [redacted]"},
 		{raw{name: "$?", typ: TypeInt, bits: 1}, "int [redacted]"},
+		{raw{name: "$?[0]", typ: TypeInt, bits: 1}, "int [redacted]"},
 		{raw{name: "$this", kind: This, typ: TypeObject, class: "Token", bits: 1}, "object object(Token)#1"},
 	} {
 		v := show([][]raw{{tt.w}})[0][0]
 		if got := v.Type + " " + v.Text; got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.w.name, got, tt.want)
 		}
+	}
+}
+
+func BenchmarkSecretText(b *testing.B) {
+	for name, s := range map[string]string{"letters": strings.Repeat("a", 256), "prose": strings.Repeat("some words, and more; ", 12)[:256],
+		"sql": strings.Repeat("SELECT id FROM t WHERE a = 1 AND b: 2 ", 7)[:256]} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				secretText(s, true)
+			}
+		})
 	}
 }

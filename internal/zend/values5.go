@@ -87,7 +87,9 @@ func (v *valueReader5) code(at, caller remote.Addr, sig *signature) (places []pl
 	}
 	if caller != 0 {
 		if top, err := remote.Pointer(v.r, caller+remote.Addr(v.v.EDArguments)); err == nil {
-			places, left = v.arguments(places, top, sig, sig.params)
+			var more int
+			places, more = v.arguments(places, top, sig, sig.params)
+			left += more
 		}
 	}
 	for i := arguments; i < len(sig.names); i++ {
