@@ -176,6 +176,7 @@ func (p *pipeline) into(c *capture.Capture) {
 	c.Stacks = p.stacks.stacks
 	c.Events = p.events
 	c.Observation.Stops, c.Observation.Samples = p.stops, p.samples
+	p.s.look.into(c)
 }
 
 // copy records what will be read of a stopped thread.
@@ -185,6 +186,9 @@ func (s *session) copy(snap *target.Snapshot, limit int) {
 		if th, err := rt.Thread(snap, snap.Regs.TLS); err == nil {
 			th.Prefetch(snap)
 			s.copyFibers(snap, th, limit)
+			if s.look.any {
+				th.PrefetchValues(snap, s.look.want)
+			}
 		}
 	}
 	snap.Freeze()
@@ -251,6 +255,7 @@ func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) 
 	if len(z.Frames) > 0 {
 		s.led(snap.TID, snap.Regs.TLS)
 	}
+	values := s.look.read(th, snap, z.Frames)
 	in.PHPErr = z.Err
 	in.TopCall = func(ed remote.Addr) (bool, bool) { return rt.TopCall(snap, ed) }
 	in.PHP = make([]stack.PHPFrame, len(z.Frames))
@@ -260,11 +265,14 @@ func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) 
 			Frame: stack.Frame{
 				Kind: stack.PHP, Function: f.Function, Class: f.Class, File: f.File, Line: f.Line,
 				Internal: f.Internal, Opcode: f.Opcode, Defined: f.Defined, Via: f.Via,
+				Values: s.look.shown(values, i),
 			},
 			ExecuteData: f.ExecuteData, Handler: f.Handler, Top: f.Top, LineAt: lineAt(rt, snap, f),
 		}
 	}
-	return stack.Join(in)
+	st := stack.Join(in)
+	s.look.see(&st, values)
+	return st
 }
 
 func lineAt(rt *zend.Runtime, r remote.Reader, f *zend.Frame) func(remote.Addr) (int, string, bool) {
@@ -315,6 +323,10 @@ func (in *interner) add(st stack.Stack) int {
 	h := in.hash(&st)
 	for _, i := range in.byHash[h] {
 		if same(&in.stacks[i], &st) {
+			// Values differ from stop to stop; the last ones say what it came to.
+			for j := range st.Frames {
+				in.stacks[i].Frames[j].Values = st.Frames[j].Values
+			}
 			return i
 		}
 	}

@@ -301,6 +301,10 @@ func (t *textWriter) phpRow(r *row) {
 		t.put(dim, " ["+f.Opcode+"]")
 	}
 	t.times(r)
+	if r.repeat > 1 && len(f.Values) > 0 {
+		t.line(dim, valueIndent+"of the innermost:")
+	}
+	t.values(f.Values)
 }
 
 // times ends a row, with how often its frame came in a row.

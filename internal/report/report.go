@@ -41,6 +41,9 @@ type Report struct {
 	Undetermined []Undetermined `json:"undetermined"`
 	Notes        []string       `json:"notes"`
 	Stacks       []Stack        `json:"stacks"` // most frequent first
+	// Variables are those that were asked for; a report without any says
+	// nothing of them.
+	Variables []capture.Variable `json:"variables,omitempty"`
 }
 
 // Target is the observed process.
@@ -141,6 +144,7 @@ func Build(c *capture.Capture, v Verdict) *Report {
 			PausedUSTotal: o.PausedUSTotal, PausedUSMax: o.PausedUSMax, Breakpoints: present(o.Breakpoints)},
 		Findings:     present(v.Findings),
 		Undetermined: present(v.Undetermined),
+		Variables:    present(c.Variables),
 	}
 	for i := range r.Findings {
 		r.Findings[i].Evidence = present(r.Findings[i].Evidence)

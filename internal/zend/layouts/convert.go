@@ -29,27 +29,31 @@ var wanted = map[string][]string{
 	"_sapi_globals_struct": {
 		"global_request_time", "request_info.path_translated", "request_info.query_string", "request_info.request_method", "request_info.request_uri", "sapi_started",
 	},
-	"_zend_array":       {"arData", "nNumUsed"},
+	"_zend_array":       {"arData", "nNumOfElements", "nNumUsed", "u.flags"},
 	"_zend_class_entry": {"name"},
 	"_zend_execute_data": {
-		"This", "This.u1.type_info", "This.value.obj", "call", "func", "opline", "prev_execute_data",
-		"function_state.function", "nested", "object", "op_array",
+		"This", "This.u1.type_info", "This.u2.num_args", "This.value.obj", "call", "func", "opline", "prev_execute_data", "symbol_table",
+		"function_state.arguments", "function_state.function", "nested", "object", "op_array",
 	},
 	"_zend_executor_globals": {
-		"active_fiber", "current_execute_data", "exception_op", "main_fiber_context", "opline_before_exception", "vm_stack", "vm_stack_end", "vm_stack_top", "argument_stack",
+		"active_fiber", "current_execute_data", "exception_op", "main_fiber_context", "opline_before_exception", "vm_stack", "vm_stack_end", "vm_stack_top", "argument_stack", "objects_store",
 	},
 	"_zend_fiber":             {"caller", "context"},
 	"_zend_fiber_context":     {"handle", "stack"},
 	"_zend_generator":         {"execute_data", "execute_fake", "node.parent"},
+	"_zend_internal_arg_info": {"name"},
 	"_zend_internal_function": {"handler", "module"},
 	"_zend_mm_chunk":          {"heap", "heap_slot"},
 	"_zend_mm_heap":           {"limit", "main_chunk", "peak", "real_peak", "real_size", "size", "use_custom_heap"},
 	"_zend_module_entry":      {"build_id", "name", "version", "zend_api", "zend_debug", "zts"},
 	"_zend_op":                {"extended_value", "lineno", "opcode"},
+	"_zend_object":            {"ce", "handle"},
 	"_zend_op_array": {
-		"filename", "fn_flags", "function_name", "last", "last_var", "line_end", "line_start", "opcodes", "scope", "type", "vars",
+		"T", "arg_info", "attributes", "filename", "fn_flags", "function_name", "last", "last_var", "line_end", "line_start", "num_args", "opcodes",
+		"scope", "type", "vars",
 	},
-	"_zend_string": {"len", "val"},
+	"_zend_reference": {"val"},
+	"_zend_string":    {"len", "val"},
 }
 
 var constants = []string{
