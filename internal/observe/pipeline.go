@@ -267,7 +267,7 @@ func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) 
 				Internal: f.Internal, Opcode: f.Opcode, Defined: f.Defined, Via: f.Via,
 				Values: s.look.shown(values, i),
 			},
-			ExecuteData: f.ExecuteData, Handler: f.Handler, Top: f.Top, LineAt: lineAt(rt, snap, f),
+			ExecuteData: f.ExecuteData, Handler: f.Handler, Top: f.Top, LineAt: lineAt(rt, snap, f), JITLine: s.jitLine(rt, snap, f),
 		}
 	}
 	st := stack.Join(in)
@@ -280,6 +280,21 @@ func lineAt(rt *zend.Runtime, r remote.Reader, f *zend.Frame) func(remote.Addr) 
 		return nil
 	}
 	return func(opline remote.Addr) (int, string, bool) { return rt.LineAt(r, f, opline) }
+}
+
+// jitLine reads lines off JIT code, which is read from the running process: it
+// does not change once it is written. Oplines are in the snapshot.
+func (s *session) jitLine(rt *zend.Runtime, snap *target.Snapshot, f *zend.Frame) func(remote.Addr, bool) (int, string, bool, bool) {
+	if f.Internal {
+		return nil
+	}
+	r := remote.ReaderFunc(func(p []byte, at remote.Addr) (int, error) {
+		if n, err := snap.ReadMemory(p, at); err == nil {
+			return n, nil
+		}
+		return s.live.Mem.ReadMemory(p, at)
+	})
+	return func(pc remote.Addr, call bool) (int, string, bool, bool) { return rt.JITLine(r, f, pc, call) }
 }
 
 // parameters are the arguments of the functions that are usually stopped at
