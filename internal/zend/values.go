@@ -11,9 +11,11 @@ import (
 
 const (
 	// maxFrameValues bounds the variables that are read of one frame, and
-	// maxValues those of a whole stack. What is left out is said.
+	// maxValues those of a whole stack, innermost first: following a thousand
+	// pointers takes the stopped worker about a millisecond. What is left out
+	// is said.
 	maxFrameValues = 256
-	maxValues      = 4096
+	maxValues      = 1024
 	// maxVariable bounds a variable's name in bytes.
 	maxVariable = 256
 	// look is how much of a string is read, in bytes: more than is shown, to
@@ -109,11 +111,12 @@ func (th *Thread) Values(r remote.Reader, frames []Frame, w Want) ([][]Value, er
 	if err := l.Values.err(); err != nil {
 		return nil, err
 	}
-	v := th.frameReader(r)
+	v := th.frameReader(r, true)
 	raws := make([][]raw, len(frames))
+	read := 0
 	for i := range frames {
 		if names, all := w.of(&frames[i]); all || len(names) > 0 {
-			raws[i] = v.frame(&frames[i], names)
+			raws[i] = readFrame(v, &frames[i], names, &read)
 		}
 	}
 	return show(raws), nil
@@ -121,21 +124,54 @@ func (th *Thread) Values(r remote.Reader, frames []Frame, w Want) ([][]Value, er
 
 // frameReader reads the variables of one stack. PHP 5 has its own.
 type frameReader interface {
-	// frame reads a frame's variables: all of them when names is empty.
-	frame(f *Frame, names []string) []raw
+	// places lists a frame's variables, and counts those that have no place.
+	// ok is false when the frame can't be read.
+	places(f *Frame) (list []place, left int, ok bool)
+	// value reads the value in a place.
+	value(p *place, w *raw)
 	// forget drops what is kept of a function.
 	forget(fn remote.Addr)
-	// restart counts what is read anew.
-	restart()
 }
 
-func (th *Thread) frameReader(r remote.Reader) frameReader {
+// readFrame reads a frame's variables, all of them when names is empty, as long
+// as the stack's number of values is within bounds.
+func readFrame(v frameReader, f *Frame, names []string, read *int) []raw {
+	out := []raw{}
+	list, left, ok := v.places(f)
+	if !ok {
+		return append(out, remark("the frame can't be read"))
+	}
+	for i := range list {
+		p := &list[i]
+		if len(names) > 0 && !named(names, p.name) {
+			continue
+		}
+		if *read >= maxValues {
+			return append(out, remark(fmt.Sprintf("not read: the stack has more than %s values", thousands(maxValues))))
+		}
+		*read++
+		w := raw{name: p.name, kind: p.kind, secret: p.secret}
+		v.value(p, &w)
+		out = append(out, w)
+	}
+	if left > 0 && len(names) == 0 {
+		out = append(out, remark(fmt.Sprintf("%s more were not read", thousands(uint64(left)))))
+	}
+	return out
+}
+
+// frameReader makes one. Without order frames may be read in any order, and
+// each by its own variables only.
+func (th *Thread) frameReader(r remote.Reader, order bool) frameReader {
 	l := th.rt.Layout
 	if !atLeast(l.Version, 7, 0) {
 		return &valueReader5{l: l, v: &l.Values, r: r, eg: th.eg, signatures: make(map[remote.Addr]*signature)}
 	}
-	return &valueReader{l: l, v: &l.Values, r: r, signatures: make(map[remote.Addr]*signature),
-		classes: make(map[remote.Addr]string), shared: make(map[sharedVar]remote.Addr)}
+	v := &valueReader{l: l, v: &l.Values, r: r, signatures: make(map[remote.Addr]*signature), classes: make(map[remote.Addr]string)}
+	if order {
+		v.shared = make(map[sharedVar]remote.Addr)
+	}
+	return v
 }
 
 // valueReader reads the variables of one stack of PHP 7 or 8.
@@ -146,11 +182,9 @@ type valueReader struct {
 	signatures map[remote.Addr]*signature
 	classes    map[remote.Addr]string
 	shared     map[sharedVar]remote.Addr
-	read       int
 }
 
 func (v *valueReader) forget(fn remote.Addr) { delete(v.signatures, fn) }
-func (v *valueReader) restart()              { v.read = 0 }
 
 // sharedVar is a variable that several frames have in common: those of a
 // script and of the files that it includes.
@@ -181,41 +215,18 @@ type place struct {
 	direct bool // PHP 5: a zval* is there, not a zval**
 }
 
-func (v *valueReader) frame(f *Frame, names []string) []raw {
+func (v *valueReader) places(f *Frame) (list []place, left int, ok bool) {
 	ed := make([]byte, v.l.EDSize)
 	if err := remote.ReadFull(v.r, ed, f.ExecuteData); err != nil {
-		return []raw{remark("the frame can't be read")}
+		return nil, 0, false
 	}
-	sig := v.signature(f.Func)
-	if sig.skip {
-		return []raw{}
+	if sig := v.signature(f.Func); !sig.skip {
+		list, left = v.slots(f.ExecuteData, ed, sig)
 	}
-	places, left := v.places(f.ExecuteData, ed, sig)
-	return readPlaces(places, left, names, &v.read, func(p *place, w *raw) { v.zval(p.at, w, 0) })
+	return list, left, true
 }
 
-// readPlaces reads the values in their places, as long as read is within
-// bounds; left counts those that have no place.
-func readPlaces(places []place, left int, names []string, read *int, value func(*place, *raw)) []raw {
-	out := []raw{}
-	for i := range places {
-		s := &places[i]
-		if len(names) > 0 && !named(names, s.name) {
-			continue
-		}
-		if *read >= maxValues {
-			return append(out, remark(fmt.Sprintf("not read: the stack has more than %s values", thousands(maxValues))))
-		}
-		*read++
-		w := raw{name: s.name, kind: s.kind, secret: s.secret}
-		value(s, &w)
-		out = append(out, w)
-	}
-	if left > 0 && len(names) == 0 {
-		out = append(out, remark(fmt.Sprintf("%s more were not read", thousands(uint64(left)))))
-	}
-	return out
-}
+func (v *valueReader) value(p *place, w *raw) { v.zval(p.at, w, 0) }
 
 // remark stands in the place of values that are not there.
 func remark(text string) raw { return raw{name: cutMark, kind: Variable, class: text} }
@@ -229,8 +240,8 @@ func named(names []string, name string) bool {
 	return false
 }
 
-// places lists a frame's variables, and counts those beyond maxFrameValues.
-func (v *valueReader) places(at remote.Addr, ed []byte, sig *signature) (places []place, left int) {
+// slots lists a frame's variables, and counts those beyond maxFrameValues.
+func (v *valueReader) slots(at remote.Addr, ed []byte, sig *signature) (places []place, left int) {
 	word := func(off uint64) uint64 { return binary.LittleEndian.Uint64(ed[off:]) }
 	passed := int(binary.LittleEndian.Uint32(ed[v.v.EDNumArgs:]))
 	info := binary.LittleEndian.Uint32(ed[v.l.EDCallInfo:])
@@ -272,7 +283,7 @@ func (v *valueReader) places(at remote.Addr, ed []byte, sig *signature) (places 
 		}
 		n := len(places)
 		add(i, s)
-		if symbols == 0 || len(places) == n {
+		if symbols == 0 || v.shared == nil || len(places) == n {
 			return
 		}
 		// An included file works on its own copies of its includer's variables

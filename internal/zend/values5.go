@@ -35,29 +35,25 @@ type valueReader5 struct {
 	r          remote.Reader
 	eg         remote.Addr
 	signatures map[remote.Addr]*signature
-	read       int
 }
 
 func (v *valueReader5) forget(fn remote.Addr) { delete(v.signatures, fn) }
-func (v *valueReader5) restart()              { v.read = 0 }
 
-func (v *valueReader5) frame(f *Frame, names []string) []raw {
+func (v *valueReader5) places(f *Frame) (list []place, left int, ok bool) {
 	ed := make([]byte, v.l.EDSize)
 	if err := remote.ReadFull(v.r, ed, f.ExecuteData); err != nil {
-		return []raw{remark("the frame can't be read")}
+		return nil, 0, false
 	}
 	word := func(off uint64) remote.Addr { return remote.Addr(binary.LittleEndian.Uint64(ed[off:])) }
 	sig := v.signature(f.Func)
-	var places []place
-	left := 0
 	switch {
 	case sig.skip:
 	case word(v.v.EDCode) == f.Func:
-		places, left = v.code(f.ExecuteData, word(v.l.EDPrev), sig)
+		list, left = v.code(f.ExecuteData, word(v.l.EDPrev), sig)
 	case word(v.v.EDCalled) == f.Func && sig.kind == v.l.TypeInternal:
-		places, left = v.arguments(nil, word(v.v.EDArguments), sig, 0)
+		list, left = v.arguments(nil, word(v.v.EDArguments), sig, 0)
 	}
-	return readPlaces(places, left, names, &v.read, v.value)
+	return list, left, true
 }
 
 // code lists the variables of PHP code, and what its caller knows of the call.
@@ -185,7 +181,6 @@ func (v *valueReader5) names(at remote.Addr, n, size int) []string {
 	return names
 }
 
-// value reads the value of a variable or an argument.
 func (v *valueReader5) value(p *place, w *raw) {
 	w.typ = TypeUnknown
 	to, err := remote.Pointer(v.r, p.at)

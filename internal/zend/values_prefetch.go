@@ -25,36 +25,68 @@ func (th *Thread) PrefetchValues(r remote.Reader, w Want) {
 	if !ok || th.rt.Layout.Values.err() != nil {
 		return
 	}
-	type wanted struct {
+	g := &gatherer{r: rec, asked: make(map[remote.Region]bool)}
+	v := th.frameReader(g, false)
+	// What could not be read at once is tried again in the next round, and
+	// that alone: frames to be listed, and values.
+	type listing struct {
 		frame *Frame
 		names []string
 	}
-	var rest []wanted // frames of which something is missing
-	frames := th.Walk(r).Frames
-	for i := range frames {
-		if names, all := w.of(&frames[i]); all || len(names) > 0 {
-			rest = append(rest, wanted{&frames[i], names})
+	var frames []listing
+	var values []place
+	all := th.Walk(r).Frames
+	for i := range all {
+		if names, every := w.of(&all[i]); every || len(names) > 0 {
+			frames = append(frames, listing{&all[i], names})
 		}
 	}
-	g := &gatherer{r: rec, asked: make(map[remote.Region]bool)}
-	v := th.frameReader(g)
+	follow := func(p *place) (found bool) {
+		before := g.failed
+		v.value(p, &raw{})
+		return g.failed == before
+	}
+	found := 0
 	for range maxRounds {
-		left := rest[:0]
-		for _, f := range rest {
-			before := g.failed
-			v.frame(f.frame, f.names)
-			if g.failed > before {
-				// What was made of a part only must be read again.
-				v.forget(f.frame.Func)
-				left = append(left, f)
+		again := values[:0]
+		for i := range values {
+			if !follow(&values[i]) {
+				again = append(again, values[i])
 			}
 		}
-		if rest = left; len(g.missing) == 0 {
+		values = again
+		left := frames[:0]
+		unknown := make(map[remote.Addr]bool) // functions, in this round
+		for _, f := range frames {
+			if found >= maxValues {
+				break
+			}
+			if unknown[f.frame.Func] {
+				left = append(left, f)
+				continue
+			}
+			before := g.failed
+			list, _, _ := v.places(f.frame)
+			if g.failed > before {
+				v.forget(f.frame.Func) // it was made of a part only
+				unknown[f.frame.Func] = true
+				left = append(left, f)
+				continue
+			}
+			for i := range list {
+				if len(f.names) > 0 && !named(f.names, list[i].name) {
+					continue
+				}
+				if found++; !follow(&list[i]) {
+					values = append(values, list[i])
+				}
+			}
+		}
+		if frames = left; len(g.missing) == 0 {
 			return
 		}
 		rec.Prefetch(g.missing)
 		g.missing = g.missing[:0]
-		v.restart()
 	}
 }
 

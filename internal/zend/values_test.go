@@ -208,7 +208,7 @@ func FuzzValues(f *testing.F) {
 				}
 			}
 		}
-		if n > 4096+2*len(good.Frames) {
+		if n > 1024+2*len(good.Frames) {
 			t.Fatalf("%d values", n)
 		}
 	})
