@@ -229,6 +229,7 @@ func (s *session) thread() *zend.Thread {
 // join merges a thread's native frames with PHP's, which belong to it only if
 // withPHP says so, or, where every thread has its own, if it has any.
 func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) stack.Stack {
+	img := s.image()
 	in := stack.Input{NativeEnd: stack.End(t.End), NativeErr: t.Err, Native: make([]stack.NativeFrame, len(t.Frames))}
 	for i := range t.Frames {
 		f := &t.Frames[i]
@@ -238,6 +239,9 @@ func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) 
 				PC: f.PC, Offset: f.Offset, Inlined: f.Inlined, How: string(f.How),
 			},
 			Entry: f.Entry, Regs: f.Regs,
+		}
+		if f.Function == "" && f.Module == s.php.Name && i+1 < len(t.Frames) {
+			in.Native[i].Executes = img.CallsHost(t.Frames[i+1].PC)
 		}
 	}
 	rt := s.runtime()

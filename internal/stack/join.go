@@ -14,6 +14,9 @@ type NativeFrame struct {
 	Entry remote.Addr // of the physical function, 0 when unknown
 	// Regs are the registers recovered at the physical frame; nil for inlined ones.
 	Regs *remote.Regs
+	// Executes is set where the caller's code shows that it has called the
+	// interpreter, though this part of it has no name.
+	Executes bool
 }
 
 // PHPFrame is a PHP frame with what joining needs beside its text.
@@ -140,7 +143,7 @@ func (j *joiner) runsNothing(n *NativeFrame) bool {
 func (j *joiner) native(n, outer *NativeFrame) {
 	f := n.Frame
 	f.Kind = Native
-	if f.Function == "" && j.hidesExecutor(n, outer) {
+	if f.Function == "" && (n.Executes || j.hidesExecutor(n, outer)) {
 		f.Function = Executor
 		j.out = append(j.out, f)
 		j.executed(n)
