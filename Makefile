@@ -1,6 +1,6 @@
 # Everything works on Debian 12 with Go, git and root; what is missing is
 # installed with apt-get.
-.PHONY: build demo test lint bench clean help
+.PHONY: build demo test matrix lint bench clean help
 
 build: ## bin/phpwhy
 	scripts/build
@@ -10,6 +10,9 @@ demo: build ## a PHP script that hangs, and the report on it
 
 test: ## go vet, all tests against real PHP, each fuzz target for some seconds
 	scripts/test
+
+matrix: ## the longer comparison: every PHP that can be built, and PHP inside other programs
+	scripts/matrix
 
 lint: ## golangci-lint, as .golangci.yml says
 	scripts/lint

@@ -207,18 +207,23 @@ func (img *Image) scan(cur *PhysicalFrame, hosts []host, mem remote.Reader) (Phy
 		next := PhysicalFrame{PC: remote.Addr(v), How: HowScan, Regs: cur.Regs}
 		next.Regs.SetPC(next.PC)
 		next.Regs.SetSP(sp + off + 8)
-		// What the generated code has done with the other registers is
-		// unknown, unless it was called by its host, which knows.
-		if !img.inHost(hosts, next.PC) {
-			for _, n := range calleeSaved {
-				next.Regs.Forget(n)
+		cur.CFA = sp + off + 8
+		// A system call's wrapper leaves the other registers alone; what
+		// generated code has done with them is unknown, unless it was called
+		// by its host, which knows.
+		if _, generated := img.generated(cur.PC); !generated || img.inHost(hosts, next.PC) {
+			if img.reachesRoot(next, mem) {
+				return next, true
 			}
 		}
+		for _, n := range calleeSaved {
+			next.Regs.Forget(n)
+		}
 		if img.reachesRoot(next, mem) {
-			cur.CFA = sp + off + 8
 			return next, true
 		}
 	}
+	cur.CFA = 0
 	return PhysicalFrame{}, false
 }
 

@@ -159,12 +159,35 @@ func TestUnwindEndsWhereTheStackDoes(t *testing.T) {
 	}
 }
 
+// behindCall returns an address in libc that a call would return to.
+func behindCall(t *testing.T, maps remote.Mappings) remote.Addr {
+	t.Helper()
+	for _, m := range maps {
+		if !m.Exec || filepath.Base(m.Path) != "libc.so.6" {
+			continue
+		}
+		b, err := os.ReadFile(m.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size := int(m.End - m.Start)
+		code := b[m.Offset:][:size]
+		for i := range size - 5 {
+			if to := i + 5 + int(int32(binary.LittleEndian.Uint32(code[i+1:]))); code[i] == 0xe8 && to > 0 && to < size {
+				return m.Start + remote.Addr(i) + 5
+			}
+		}
+	}
+	t.Fatal("libc has no call in it")
+	return 0
+}
+
 func TestFramePointersAreFollowedOnlyWhereTheyLeadUp(t *testing.T) {
-	img, maps := image(t)
-	entry, _, _ := img.Lookup("mremap", nil)
+	_, maps := image(t)
+	ret := behindCall(t, maps)
 	var jit remote.Addr = 0x7fff00000000 // code of nobody's: no table describes it
 	maps = append(maps, remote.Mapping{Start: jit, End: jit + 4096, Exec: true, Read: true})
-	img = symbolize.NewImage(maps, open, nil, symbolize.NewCache())
+	img := symbolize.NewImage(maps, open, nil, symbolize.NewCache())
 	const base = remote.Addr(0x10000)
 	for _, tt := range []struct {
 		name string
@@ -177,7 +200,7 @@ func TestFramePointersAreFollowedOnlyWhereTheyLeadUp(t *testing.T) {
 		{"a frame that is its own caller's", uint64(base) + 48, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			stack := fakeStack(base, 7, 7, uint64(base)+64, uint64(entry)+1, 0, 0, uint64(base)+48, uint64(entry)+1, 0, 0)
+			stack := fakeStack(base, 7, 7, uint64(base)+64, uint64(ret), 0, 0, uint64(base)+48, uint64(ret), 0, 0)
 			regs := remote.Regs{Arch: remote.AMD64}
 			regs.SetPC(jit + 100)
 			regs.SetSP(base)

@@ -212,17 +212,70 @@ func (img *Image) withoutCFI(cur *PhysicalFrame, p *placed, mem remote.Reader, w
 			return img.linked(cur, mem, sp, HowEntry)
 		}
 	}
+	if next, root, err := img.byFramePointer(cur, mem, sp); err == nil && (root || img.calls(next.PC, 0)) {
+		return next, root, nil
+	}
+	cur.CFA = 0
+	img.mu.Lock()
+	hosts := img.hosts
+	img.mu.Unlock()
+	if next, ok := img.scan(cur, hosts, mem); ok {
+		return next, false, nil
+	}
+	if img.isInitial(sp, mem) {
+		return PhysicalFrame{}, true, nil
+	}
+	return PhysicalFrame{}, false, fmt.Errorf("%w: %w", ErrNoUnwindInfo, why)
+}
+
+// byFramePointer follows rbp when it looks like a frame pointer.
+func (img *Image) byFramePointer(cur *PhysicalFrame, mem remote.Reader, sp remote.Addr) (PhysicalFrame, bool, error) {
 	bp, ok := cur.Regs.Get(remote.RBP)
 	if !ok || remote.Addr(bp) < sp || bp%8 != 0 {
-		return PhysicalFrame{}, false, fmt.Errorf("%w: %w", ErrNoUnwindInfo, why)
+		return PhysicalFrame{}, false, ErrNoUnwindInfo
 	}
 	saved, err := remote.Uint64(mem, remote.Addr(bp))
 	if err != nil || saved != 0 && saved <= bp {
-		return PhysicalFrame{}, false, fmt.Errorf("%w: %w", ErrNoUnwindInfo, why)
+		return PhysicalFrame{}, false, ErrNoUnwindInfo
 	}
 	next, root, err := img.linked(cur, mem, remote.Addr(bp)+8, HowFramePointer)
 	next.Regs.Set(remote.RBP, saved)
 	return next, root, err
+}
+
+const (
+	// maxStart bounds what a C library's start code has on the stack, in bytes.
+	maxStart = 1024
+	// maxArgc bounds the number of a program's arguments.
+	maxArgc = 4096
+)
+
+// isInitial reports whether sp is so close to the program's arguments, which
+// the kernel has put at the base of its stack, that only start code can be
+// there: the argument count, as many pointers into the stack, and NULL
+// (System V ABI, AMD64, "Process Initialization").
+func (img *Image) isInitial(sp remote.Addr, mem remote.Reader) bool {
+	m := img.maps.Find(sp)
+	for off := remote.Addr(0); m != nil && off < maxStart; off += 8 {
+		argc, err := remote.Uint64(mem, sp+off)
+		if err != nil {
+			return false
+		}
+		if argc == 0 || argc > maxArgc {
+			continue
+		}
+		n := remote.Addr(0)
+		for ; n < remote.Addr(argc); n++ {
+			p, err := remote.Pointer(mem, sp+off+8+8*n)
+			if err != nil || p <= sp || p >= m.End {
+				break
+			}
+		}
+		if end, err := remote.Uint64(mem, sp+off+8+8*n); n == remote.Addr(argc) && err == nil && end == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // linked makes the caller's frame from a return address at slot.

@@ -2,6 +2,9 @@ package observe
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -45,8 +48,11 @@ func calls(frames []stack.Frame) []testphp.Entry {
 // are those that the script itself has printed.
 func TestJoinedStacksAreWholeAndEqualDebugBacktrace(t *testing.T) {
 	compared, o := 0, New()
+	var table strings.Builder
 	for _, b := range testphp.AllBuilds(t) {
-		for _, script := range testphp.BacktraceScripts(t, b.Version(t)) {
+		scripts := testphp.BacktraceScripts(t, b.Version(t))
+		frames, agree := 0, 0
+		for _, script := range scripts {
 			t.Run(b.Name+"/"+strings.TrimSuffix(filepath.Base(script), ".php"), func(t *testing.T) {
 				pid, line := testphp.Blocked(t, b, script)
 				want := testphp.Entries(t, line)
@@ -61,6 +67,7 @@ func TestJoinedStacksAreWholeAndEqualDebugBacktrace(t *testing.T) {
 				if s.End != stack.Root || s.Error != "" {
 					t.Errorf("the stack ends %s: %s\n%s", s.End, s.Error, outline(s.Frames))
 				}
+				frames += len(want) + 1
 				got := calls(s.Frames)
 				if len(got) == 0 || got[0].Function != "fgets" {
 					t.Fatalf("the innermost PHP frame is not the fgets that blocks: %+v", got)
@@ -69,10 +76,32 @@ func TestJoinedStacksAreWholeAndEqualDebugBacktrace(t *testing.T) {
 					t.Error(d)
 				}
 				compared += len(got)
+				if !t.Failed() {
+					agree += len(got)
+				}
 			})
 		}
+		fmt.Fprintf(&table, "| %s | %d | %d | %d |\n", b.Name, len(scripts), frames, agree)
 	}
 	t.Logf("%d frames compared", compared)
+	figures(t, "| PHP | scripts | frames | equal |\n| --- | --- | --- | --- |\n"+table.String())
+}
+
+// figures appends a table to the file that $PHPWHY_FIGURES names.
+func figures(t *testing.T, table string) {
+	t.Helper()
+	name := os.Getenv("PHPWHY_FIGURES")
+	if name == "" {
+		return
+	}
+	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err == nil {
+		_, err = f.WriteString(table + "\n")
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // outline shows which frames are whose.

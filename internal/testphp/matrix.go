@@ -54,6 +54,10 @@ func AllBuilds(t testing.TB) []Build {
 		if strings.Contains(b.Name, "zts") {
 			out = append(out, strippedCopy(t, b))
 		}
+		if exts, err := filepath.Glob(filepath.Join(dir, "lib/php/extensions/*/zend_test.so")); err == nil && len(exts) == 1 {
+			out = append(out, Build{b.Name + " with observers", b.PHP, []string{"-n", "-d", "extension=" + exts[0],
+				"-d", "zend_test.observer.enabled=1", "-d", "zend_test.observer.observe_all=1", "-d", "zend_test.observer.show_output=0"}})
+		}
 		if exts, err := filepath.Glob(filepath.Join(dir, "lib/php/extensions/*/opcache.so")); err == nil && len(exts) == 1 {
 			out = append(out, Build{b.Name + " with opcache", b.PHP, withOpcache(exts[0])})
 			if b.Version(t) >= "8.0" {
