@@ -121,10 +121,7 @@ func Builds(t testing.TB) []string {
 	for _, f := range done {
 		out = append(out, filepath.Dir(f))
 	}
-	for _, dir := range filepath.SplitList(os.Getenv("PHPWHY_PHPS")) {
-		out = append(out, dir)
-	}
-	return out
+	return append(out, filepath.SplitList(os.Getenv("PHPWHY_PHPS"))...)
 }
 
 func built(t testing.TB, name string) string {
