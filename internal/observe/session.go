@@ -147,10 +147,10 @@ type dwarfTypes struct {
 }
 
 // Structs implements zend.Types. The functions named here are compiled in the
-// units that define the structs, so only those three units are read.
+// units that define the structs, so only those units are read.
 func (t *dwarfTypes) Structs(names ...string) (map[string]zend.Struct, error) {
 	var pcs []uint64
-	for _, fn := range []string{"execute_ex", "php_execute_script", "_emalloc"} {
+	for _, fn := range []string{"execute_ex", "php_execute_script", "_emalloc", "gc_enabled", "php_output_get_level"} {
 		if sym, ok := t.m.Symbol(fn); ok {
 			pcs = append(pcs, sym.Value)
 		}

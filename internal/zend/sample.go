@@ -134,10 +134,15 @@ func (th *Thread) rooted(t *tape, funcs []remote.Addr, err error) error {
 			flags = binary.LittleEndian.Uint32(s.b[l.FuncFlags:])
 		}
 	}
-	if binary.LittleEndian.Uint32(last[l.EDCallInfo:])&l.CallTop == 0 || flags&l.AccGenerator != 0 {
+	if !l.root(last, flags) {
 		return errChanged
 	}
 	return nil
+}
+
+// root reports whether a frame can be a stack's outermost one.
+func (l *Layout) root(ed []byte, flags uint32) bool {
+	return binary.LittleEndian.Uint32(ed[l.EDCallInfo:])&l.CallTop != 0 && flags&l.AccGenerator == 0
 }
 
 // tape is what was read of a running process, in order.

@@ -35,21 +35,28 @@ var wanted = map[string][]string{
 		"This", "This.u1.type_info", "This.value.obj", "call", "func", "opline", "prev_execute_data",
 		"function_state.function", "nested", "object", "op_array",
 	},
+	"_php_output_handler": {"buffer.size", "buffer.used"},
 	"_zend_executor_globals": {
-		"active_fiber", "current_execute_data", "exception_op", "main_fiber_context", "opline_before_exception", "vm_stack", "vm_stack_end", "vm_stack_top", "argument_stack",
+		"active_fiber", "flags", "current_execute_data", "exception_op", "main_fiber_context", "opline_before_exception", "vm_stack", "vm_stack_end", "vm_stack_top", "argument_stack",
 	},
 	"_zend_fiber":             {"caller", "context"},
 	"_zend_fiber_context":     {"handle", "stack"},
 	"_zend_generator":         {"execute_data", "execute_fake", "node.parent"},
 	"_zend_internal_function": {"handler", "module"},
-	"_zend_mm_chunk":          {"heap", "heap_slot"},
-	"_zend_mm_heap":           {"limit", "main_chunk", "peak", "real_peak", "real_size", "size", "use_custom_heap"},
-	"_zend_module_entry":      {"build_id", "name", "version", "zend_api", "zend_debug", "zts"},
-	"_zend_op":                {"extended_value", "lineno", "opcode"},
+	"_zend_gc_globals": {
+		"buf_size", "collected", "collector_time", "gc_active", "gc_enabled", "gc_protected", "gc_runs", "gc_threshold", "num_roots",
+	},
+	"_zend_mm_chunk":        {"heap", "heap_slot"},
+	"_zend_mm_heap":         {"custom_heap", "limit", "main_chunk", "peak", "real_peak", "real_size", "size", "storage", "use_custom_heap"},
+	"_zend_mm_mem_handlers": {"name"},
+	"_zend_mm_storage":      {"handlers"},
+	"_zend_module_entry":    {"build_id", "name", "version", "zend_api", "zend_debug", "zts"},
+	"_zend_op":              {"extended_value", "lineno", "opcode"},
 	"_zend_op_array": {
 		"filename", "fn_flags", "function_name", "last", "last_var", "line_end", "line_start", "opcodes", "scope", "type", "vars",
 	},
-	"_zend_string": {"len", "val"},
+	"_zend_output_globals": {"active", "handlers.top"},
+	"_zend_string":         {"len", "val"},
 }
 
 var constants = []string{
