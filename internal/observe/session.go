@@ -276,7 +276,7 @@ func (s *session) finish(res ptrace.Result, err error) (*capture.Capture, error)
 		}
 	}
 	s.pipe.into(&s.cap)
-	s.facts.end(s.live, res.Duration-res.PausedTotal, &s.cap, s.runtime(), s.thread())
+	s.facts.end(s, res.Duration-res.PausedTotal)
 	return &s.cap, err
 }
 
@@ -420,6 +420,6 @@ func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 	s.cap.Observation.PausedUSTotal = paused.Microseconds()
 	s.cap.Observation.PausedUSMax = paused.Microseconds()
 	s.pipe.into(&s.cap)
-	s.facts.end(s.live, 0, &s.cap, s.runtime(), s.thread())
+	s.facts.end(s, 0)
 	return &s.cap, nil
 }
