@@ -151,12 +151,28 @@ func (img *Image) generated(pc remote.Addr) (*remote.Mapping, bool) {
 	return m, m != nil && m.Exec && inNoFile(m)
 }
 
-// outOfGenerated finds what called the generated code of cur.
-func (img *Image) outOfGenerated(cur *PhysicalFrame, mem remote.Reader) (PhysicalFrame, bool) {
-	sp := cur.Regs.SP()
+// outOfGenerated finds what called the generated code of cur, in the mapping m.
+func (img *Image) outOfGenerated(cur *PhysicalFrame, m *remote.Mapping, mem remote.Reader) (PhysicalFrame, bool) {
 	img.mu.Lock()
 	hosts := img.hosts
 	img.mu.Unlock()
+	// A host shares its JIT's code with its other processes. Private memory is
+	// a library's, whose code is called.
+	if shared := m.Inode != 0; shared {
+		if next, ok := img.toHost(cur, hosts, mem); ok {
+			return next, true
+		}
+		return img.scan(cur, hosts, mem)
+	}
+	if next, ok := img.scan(cur, hosts, mem); ok {
+		return next, true
+	}
+	return img.toHost(cur, hosts, mem)
+}
+
+// toHost takes the generated code to run in the frame of one of the hosts.
+func (img *Image) toHost(cur *PhysicalFrame, hosts []host, mem remote.Reader) (PhysicalFrame, bool) {
+	sp := cur.Regs.SP()
 	for _, h := range hosts {
 		for pad := remote.Addr(0); pad <= maxPad; pad += 8 {
 			f := PhysicalFrame{PC: h.body, How: HowTailCall, Regs: cur.Regs, Exact: true, Unplaced: true}
@@ -174,6 +190,12 @@ func (img *Image) outOfGenerated(cur *PhysicalFrame, mem remote.Reader) (Physica
 			return f, true
 		}
 	}
+	return PhysicalFrame{}, false
+}
+
+// scan searches the stack for the return address.
+func (img *Image) scan(cur *PhysicalFrame, hosts []host, mem remote.Reader) (PhysicalFrame, bool) {
+	sp := cur.Regs.SP()
 	for off := remote.Addr(0); off < maxScan; off += 8 {
 		v, err := remote.Uint64(mem, sp+off)
 		if err != nil {
@@ -254,54 +276,124 @@ func (img *Image) reachesRoot(f PhysicalFrame, mem remote.Reader) bool {
 	return false
 }
 
+// CallsHost reports whether the call behind which pc is a return address is
+// certain to be one of a host: by name, or through a pointer that holds its
+// address. A host's frame is known that way even where part of its code has no
+// symbol.
+func (img *Image) CallsHost(pc remote.Addr) bool {
+	img.mu.Lock()
+	known, ok := img.hosted[pc]
+	hosts := img.hosts
+	img.mu.Unlock()
+	if ok {
+		return known
+	}
+	for _, h := range hosts {
+		known = known || img.target(pc) == h.entry
+	}
+	img.mu.Lock()
+	if len(img.hosted) < maxCached {
+		img.hosted[pc] = known
+	}
+	img.mu.Unlock()
+	return known
+}
+
+// target is the function that the call before pc calls, 0 when that is not
+// certain.
+func (img *Image) target(pc remote.Addr) remote.Addr {
+	m, bias, c, ok := img.call(pc)
+	if !ok {
+		return 0
+	}
+	switch c.how {
+	case direct:
+		stub, ok := m.symbolAt(c.at, 0)
+		if name, of := strings.CutSuffix(stub.Name, "@plt"); ok && of {
+			at, _, _ := img.Lookup(name, nil)
+			return at
+		}
+		return remote.Addr(c.at + bias)
+	case throughMemory:
+		if to, err := remote.Pointer(img.mem, remote.Addr(c.at+bias)); err == nil {
+			return to
+		}
+	}
+	return 0
+}
+
 // calls reports whether pc is a return address: right behind a call, which for
 // a known target (0: any) is to that or through a pointer.
 func (img *Image) calls(pc, target remote.Addr) bool {
+	_, _, c, ok := img.call(pc)
+	if !ok || target == 0 || c.how == computed { // a register may have held anything
+		return ok
+	}
+	return img.target(pc) == target
+}
+
+// call decodes the call instruction before pc.
+func (img *Image) call(pc remote.Addr) (m *Module, bias uint64, c call, ok bool) {
 	p := img.find(pc)
 	if p == nil || pc < p.code.Start+callMax {
-		return false
+		return nil, 0, call{}, false
 	}
 	m, err := img.load(p)
 	if err != nil {
-		return false
+		return nil, 0, call{}, false
 	}
 	at := uint64(pc) - p.bias
 	var b [callMax]byte
 	if m.file.ReadAddr(b[:], at-callMax) != nil {
-		return false
+		return nil, 0, call{}, false
 	}
-	c, ok := callBefore(b[:], at)
-	if !ok || target == 0 {
-		return ok
+	if c, ok = callBefore(b[:], at); !ok || c.how != computed {
+		return m, p.bias, c, ok
 	}
-	switch c.how {
-	case direct:
-		if c.at+p.bias == uint64(target) {
-			return true
+	var more [leadMax]byte
+	if m.file.ReadAddr(more[:], at-leadMax) == nil {
+		if through, ok := pointerBefore(more[:], at); ok {
+			c = call{throughMemory, through}
 		}
-		// Another module's function is called through its stub.
-		stub, ok := m.symbolAt(c.at, 0)
-		name, of := strings.CutSuffix(stub.Name, "@plt")
-		return ok && of && img.isNamed(target, name)
-	case throughMemory:
-		to, err := remote.Pointer(img.mem, remote.Addr(c.at+p.bias))
-		return err == nil && to == target
 	}
-	return true // a register may have held anything
+	return m, p.bias, c, true
 }
 
-// isNamed reports whether the function at entry has that name.
-func (img *Image) isNamed(entry remote.Addr, name string) bool {
-	p := img.find(entry)
-	if p == nil {
-		return false
+// leadMax is how much of the code before a call may prepare it, in bytes.
+const leadMax = 48
+
+// pointerBefore recognises a call through a pointer whose address was loaded
+// just before, "lea x(%rip),%rax; …; call *(%rax)", and returns that address.
+// Where the first instruction begins is unknown, so each start that ends with
+// the call is tried.
+func pointerBefore(b []byte, end uint64) (uint64, bool) {
+	for skip := range 16 {
+		leas := make(map[x86asm.Reg]uint64)
+		for off := skip; off < len(b); {
+			in, err := x86asm.Decode(b[off:], 64)
+			if err != nil || in.Len == 0 {
+				break
+			}
+			off += in.Len
+			dst, _ := in.Args[0].(x86asm.Reg)
+			mem, isMem := in.Args[1].(x86asm.Mem)
+			switch {
+			case in.Op == x86asm.CALL && off == len(b):
+				if a, ok := in.Args[0].(x86asm.Mem); ok && a.Index == 0 && a.Disp == 0 {
+					if at, ok := leas[a.Base]; ok {
+						return at, true
+					}
+				}
+			case in.Op == x86asm.CALL, in.Op == x86asm.JMP, in.Op == x86asm.RET:
+				clear(leas)
+			case in.Op == x86asm.LEA && isMem && mem.Base == x86asm.RIP:
+				leas[dst] = end - uint64(len(b)-off) + uint64(mem.Disp)
+			default:
+				delete(leas, dst)
+			}
+		}
 	}
-	m, err := img.load(p)
-	if err != nil {
-		return false
-	}
-	s, ok := m.Symbol(name)
-	return ok && s.Value+p.bias == uint64(entry)
+	return 0, false
 }
 
 // callMax is the length of the longest call instruction without prefixes.

@@ -81,6 +81,8 @@ type Image struct {
 	mu    sync.Mutex
 	named map[frameKey][]Frame // what expand has found before
 	hosts []host
+	// hosted remembers which return addresses are behind a call of a host.
+	hosted map[remote.Addr]bool
 }
 
 // placed is a file at an address.
@@ -96,7 +98,7 @@ type placed struct {
 // NewImage describes a process with these mappings. mem reads its memory, for
 // the vDSO, which is no file; it may be nil.
 func NewImage(maps remote.Mappings, open Opener, mem remote.Reader, cache *Cache) *Image {
-	img := &Image{maps: maps, open: open, mem: mem, cache: cache, named: make(map[frameKey][]Frame)}
+	img := &Image{maps: maps, open: open, mem: mem, cache: cache, named: make(map[frameKey][]Frame), hosted: make(map[remote.Addr]bool)}
 	byFile := make(map[cacheKey]*placed)
 	for _, m := range maps {
 		vdso := m.Path == "[vdso]"

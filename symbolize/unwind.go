@@ -200,8 +200,8 @@ func (img *Image) withoutCFI(cur *PhysicalFrame, p *placed, mem remote.Reader, w
 	if cur.PC == 0 {
 		return PhysicalFrame{}, true, nil
 	}
-	if _, ok := img.generated(cur.PC); ok {
-		if next, ok := img.outOfGenerated(cur, mem); ok {
+	if m, ok := img.generated(cur.PC); ok {
+		if next, ok := img.outOfGenerated(cur, m, mem); ok {
 			return next, false, nil
 		}
 	}

@@ -90,6 +90,17 @@ type Event struct {
 	Stack  int      // index into Capture.Stacks
 }
 
+// Variable is what one PHP variable was seen to be, over the whole observation.
+type Variable struct {
+	Var      string `json:"var"`   // without $
+	At       string `json:"at"`    // as asked for: file, file:line
+	Seen     int    `json:"seen"`  // stops and samples at which it was there
+	First    string `json:"first"` // as stack.Value has it
+	Last     string `json:"last"`
+	Distinct int    `json:"distinct"` // values, as far as they are shown; 0 when redacted
+	Trend    string `json:"trend"`    // of a number, or of a string's or array's size: grows, shrinks, constant or varies; "" when unknown
+}
+
 // Capture is one observation of one process.
 type Capture struct {
 	Target      Target
@@ -99,4 +110,6 @@ type Capture struct {
 	// Facts are typed evidence by name, as rules know them: "proc.cpu_pct",
 	// "php.memory_usage". A fact that could not be collected is absent.
 	Facts map[string]any
+	// Variables are those that were asked for, nil for none.
+	Variables []Variable
 }

@@ -13,7 +13,7 @@ import (
 // Two stacks are one when they took the same path: function arguments do not
 // count, because a growing block's length would make every stop a stack of its
 // own. The stack that is kept shows the arguments of the first stop; those of
-// each stop are in its Event.
+// each stop are in its Event. Values of PHP variables do not count either.
 type Interner struct {
 	seed   maphash.Seed
 	ids    map[uint64][]int // by hash; almost always one
@@ -95,7 +95,7 @@ func samePath(a, b *stack.Stack) bool {
 	return true
 }
 
-// sameFrame compares everything but the arguments.
+// sameFrame compares everything but the arguments and the values.
 func sameFrame(a, b *stack.Frame) bool {
 	return a.Kind == b.Kind && a.Function == b.Function && a.File == b.File && a.Line == b.Line &&
 		a.PC == b.PC && a.Offset == b.Offset && a.Inlined == b.Inlined && a.Internal == b.Internal &&

@@ -10,6 +10,8 @@ const (
 	MaxEvents = 4 << 20  // events of one capture
 	MaxFrames = 1 << 16  // frames of one stack
 	MaxArgs   = 64       // arguments of one event or frame
+	MaxValues = 1 << 10  // values of one frame
+	MaxVars   = 1 << 10  // variables that one capture has watched
 	MaxFacts  = 1 << 12  // facts of one capture
 	maxDepth  = 4        // lists and maps inside one another in one fact
 )

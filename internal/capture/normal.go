@@ -37,6 +37,10 @@ func (c *Capture) Normalize() error {
 		e.Stack = ids[e.Stack]
 		events = append(events, normalEvent(e))
 	}
+	if err := checkVariables(c.Variables); err != nil {
+		return err
+	}
+	c.Variables = normalVariables(c.Variables)
 	c.Target = normalTarget(c.Target)
 	c.Observation = normalObservation(c.Observation)
 	c.Stacks, c.Events, c.Facts = in.Stacks(), events, facts
@@ -121,6 +125,7 @@ func normalFrame(f stack.Frame) stack.Frame {
 	n := stack.Frame{Kind: f.Kind, Function: text(f.Function), File: text(f.File), Line: f.Line}
 	if f.Kind == stack.PHP {
 		n.Class, n.Internal, n.Opcode, n.Defined = text(f.Class), f.Internal, text(f.Opcode), max(0, f.Defined)
+		n.Values = normalValues(f.Values)
 		return n
 	}
 	n.Raw, n.Module, n.PC, n.Offset = text(f.Raw), text(f.Module), f.PC, f.Offset
@@ -129,6 +134,36 @@ func normalFrame(f stack.Frame) stack.Frame {
 		n.Args = append(n.Args, stack.Arg{Name: text(a.Name), Value: text(a.Value)})
 	}
 	return n
+}
+
+// normalValues keeps apart that there are none and that nobody asked.
+func normalValues(vs []stack.Value) []stack.Value {
+	if vs == nil {
+		return nil
+	}
+	out := make([]stack.Value, len(vs))
+	for i, v := range vs {
+		out[i] = stack.Value{Name: text(v.Name), Kind: text(v.Kind), Type: text(v.Type), Value: text(v.Value), Redacted: v.Redacted}
+	}
+	return out
+}
+
+func normalVariables(vs []Variable) []Variable {
+	var out []Variable
+	for _, v := range vs {
+		for _, s := range []*string{&v.Var, &v.At, &v.First, &v.Last, &v.Trend} {
+			*s = text(*s)
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
+func checkVariables(vs []Variable) error {
+	if len(vs) > MaxVars {
+		return overLimit("variables", MaxVars)
+	}
+	return nil
 }
 
 func checkStack(s *stack.Stack) error {
@@ -145,6 +180,9 @@ func checkStack(s *stack.Stack) error {
 		}
 		if len(f.Args) > MaxArgs {
 			return fmt.Errorf("frame %d: %w", i, overLimit("arguments", MaxArgs))
+		}
+		if len(f.Values) > MaxValues {
+			return fmt.Errorf("frame %d: %w", i, overLimit("values", MaxValues))
 		}
 	}
 	return nil

@@ -188,7 +188,11 @@ func (p *parser) line(l *line) (done bool, err error) {
 		if !p.facts {
 			return false, errors.New("the end line comes without a facts line before it")
 		}
+		if err := checkVariables(l.End.Variables); err != nil {
+			return false, err
+		}
 		p.c.Observation = normalObservation(l.End.Observation)
+		p.c.Variables = normalVariables(l.End.Variables)
 		p.finish()
 		return true, nil
 	}

@@ -42,6 +42,7 @@ type eventLine struct {
 
 type endLine struct {
 	Observation Observation `json:"observation"`
+	Variables   []Variable  `json:"variables,omitempty"`
 }
 
 // decodeLine decodes one line strictly: a name that this version does not know

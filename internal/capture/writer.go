@@ -45,7 +45,7 @@ func Write(w io.Writer, c *Capture) error {
 			return fmt.Errorf("event %d: %w", i, err)
 		}
 	}
-	return cw.End(c.Facts, c.Observation)
+	return cw.End(c.Facts, c.Observation, c.Variables...)
 }
 
 // NewWriter writes the header of a capture of t to w.
@@ -83,9 +83,13 @@ func (w *Writer) Event(e Event) error {
 	return w.line(line{Event: encodeEvent(&e)})
 }
 
-// End writes the facts and the end line and flushes. The Writer is of no
+// End writes the facts and the end line, with the variables that were watched,
+// and flushes. The Writer is of no
 // further use; it does not close what it writes to.
-func (w *Writer) End(facts map[string]any, o Observation) error {
+func (w *Writer) End(facts map[string]any, o Observation, vs ...Variable) error {
+	if err := checkVariables(vs); err != nil {
+		return err
+	}
 	n, err := normalFacts(facts)
 	if err != nil {
 		return err
@@ -96,7 +100,7 @@ func (w *Writer) End(facts map[string]any, o Observation) error {
 	if err := w.line(line{Facts: &n}); err != nil {
 		return err
 	}
-	if err := w.line(line{End: &endLine{normalObservation(o)}}); err != nil {
+	if err := w.line(line{End: &endLine{normalObservation(o), normalVariables(vs)}}); err != nil {
 		return err
 	}
 	w.ended = true

@@ -106,7 +106,9 @@ func textOptions(w io.Writer) report.TextOptions {
 
 type attachFlags struct {
 	judged
+	lookFlags
 	obs     observe.Options
+	look    observe.Look
 	pause   string
 	capture string
 }
@@ -127,6 +129,7 @@ prints goes to standard error.`,
 		},
 	}
 	a.judged.flags(cmd)
+	a.lookFlags.flags(cmd)
 	f := cmd.Flags()
 	f.DurationVar(&a.obs.For, "for", a.obs.For, "how long to observe at most")
 	f.IntVar(&a.obs.Stops, "stops", a.obs.Stops, fmt.Sprintf("how many breakpoint stops to see at most (of a command: %d)", commandStops))
@@ -159,6 +162,9 @@ func (a *attachFlags) check(atDash int, args []string) error {
 	}
 	var err error
 	if a.obs.MaxPause, err = percent(a.pause); err != nil {
+		return err
+	}
+	if a.look, err = a.lookFlags.look(); err != nil {
 		return err
 	}
 	return a.judged.check()
@@ -234,6 +240,7 @@ const commandStops = 5000
 
 func (a *attachFlags) observe(ctx context.Context, atDash int, args []string) (*capture.Capture, error) {
 	o := observe.New()
+	o.Look = a.look
 	if atDash == 0 {
 		if a.obs.Stops == observe.Defaults().Stops {
 			a.obs.Stops = commandStops

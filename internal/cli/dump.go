@@ -12,25 +12,31 @@ import (
 
 func newDump(s streams) *cobra.Command {
 	var j judged
+	var l lookFlags
 	cmd := &cobra.Command{
 		Use:     "dump PID...",
 		Short:   "Print one joined stack of every thread, now",
 		Long:    `dump stops each process once, for as long as copying its stacks takes, and prints every thread's native and PHP frames.`,
 		Example: "  phpwhy dump 4242\n  phpwhy dump $(pgrep -f 'php-fpm: pool') --format json",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return dump(cmd.Context(), s, &j, args)
+			return dump(cmd.Context(), s, &j, &l, args)
 		},
 	}
 	j.flags(cmd)
+	l.flags(cmd)
 	return cmd
 }
 
 // dump prints every process it can, and ends with the first failure's code.
-func dump(ctx context.Context, s streams, j *judged, args []string) error {
+func dump(ctx context.Context, s streams, j *judged, l *lookFlags, args []string) error {
 	if len(args) == 0 {
 		return usageErrorf("dump takes at least one PID")
 	}
 	if err := j.check(); err != nil {
+		return err
+	}
+	look, err := l.look()
+	if err != nil {
 		return err
 	}
 	pids := make([]int, len(args))
@@ -43,6 +49,7 @@ func dump(ctx context.Context, s streams, j *judged, args []string) error {
 	proc.MakeWay()
 	r := j.load()
 	o := observe.New()
+	o.Look = look
 	var first error
 	for i, pid := range pids {
 		if err := ctx.Err(); err != nil {

@@ -52,6 +52,8 @@ var ErrNoBreakpoint = errors.New("no function to stop at")
 // Observer observes processes. The modules it has parsed are shared between
 // them.
 type Observer struct {
+	Look Look // what is read of PHP variables; set it before observing
+
 	cache *symbolize.Cache
 }
 

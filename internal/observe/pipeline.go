@@ -176,6 +176,7 @@ func (p *pipeline) into(c *capture.Capture) {
 	c.Stacks = p.stacks.stacks
 	c.Events = p.events
 	c.Observation.Stops, c.Observation.Samples = p.stops, p.samples
+	p.s.look.into(c)
 }
 
 // copy records what will be read of a stopped thread.
@@ -185,6 +186,9 @@ func (s *session) copy(snap *target.Snapshot, limit int) {
 		if th, err := rt.Thread(snap, snap.Regs.TLS); err == nil {
 			th.Prefetch(snap)
 			s.copyFibers(snap, th, limit)
+			if s.look.any {
+				th.PrefetchValues(snap, s.look.want)
+			}
 		}
 	}
 	snap.Freeze()
@@ -225,6 +229,7 @@ func (s *session) thread() *zend.Thread {
 // join merges a thread's native frames with PHP's, which belong to it only if
 // withPHP says so, or, where every thread has its own, if it has any.
 func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) stack.Stack {
+	img := s.image()
 	in := stack.Input{NativeEnd: stack.End(t.End), NativeErr: t.Err, Native: make([]stack.NativeFrame, len(t.Frames))}
 	for i := range t.Frames {
 		f := &t.Frames[i]
@@ -234,6 +239,9 @@ func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) 
 				PC: f.PC, Offset: f.Offset, Inlined: f.Inlined, How: string(f.How),
 			},
 			Entry: f.Entry, Regs: f.Regs,
+		}
+		if f.Function == "" && f.Module == s.php.Name && i+1 < len(t.Frames) {
+			in.Native[i].Executes = img.CallsHost(t.Frames[i+1].PC)
 		}
 	}
 	rt := s.runtime()
@@ -251,6 +259,7 @@ func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) 
 	if len(z.Frames) > 0 {
 		s.led(snap.TID, snap.Regs.TLS)
 	}
+	values := s.look.read(th, snap, z.Frames)
 	in.PHPErr = z.Err
 	in.TopCall = func(ed remote.Addr) (bool, bool) { return rt.TopCall(snap, ed) }
 	in.PHP = make([]stack.PHPFrame, len(z.Frames))
@@ -260,11 +269,14 @@ func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) 
 			Frame: stack.Frame{
 				Kind: stack.PHP, Function: f.Function, Class: f.Class, File: f.File, Line: f.Line,
 				Internal: f.Internal, Opcode: f.Opcode, Defined: f.Defined, Via: f.Via,
+				Values: s.look.shown(values, i),
 			},
-			ExecuteData: f.ExecuteData, Handler: f.Handler, Top: f.Top, LineAt: lineAt(rt, snap, f),
+			ExecuteData: f.ExecuteData, Handler: f.Handler, Top: f.Top, LineAt: lineAt(rt, snap, f), JITLine: s.jitLine(rt, snap, f),
 		}
 	}
-	return stack.Join(in)
+	st := stack.Join(in)
+	s.look.see(&st, values)
+	return st
 }
 
 func lineAt(rt *zend.Runtime, r remote.Reader, f *zend.Frame) func(remote.Addr) (int, string, bool) {
@@ -272,6 +284,21 @@ func lineAt(rt *zend.Runtime, r remote.Reader, f *zend.Frame) func(remote.Addr) 
 		return nil
 	}
 	return func(opline remote.Addr) (int, string, bool) { return rt.LineAt(r, f, opline) }
+}
+
+// jitLine reads lines off JIT code, which is read from the running process: it
+// does not change once it is written. Oplines are in the snapshot.
+func (s *session) jitLine(rt *zend.Runtime, snap *target.Snapshot, f *zend.Frame) func(remote.Addr, bool) (int, string, bool, bool) {
+	if f.Internal {
+		return nil
+	}
+	r := remote.ReaderFunc(func(p []byte, at remote.Addr) (int, error) {
+		if n, err := snap.ReadMemory(p, at); err == nil {
+			return n, nil
+		}
+		return s.live.Mem.ReadMemory(p, at)
+	})
+	return func(pc remote.Addr, call bool) (int, string, bool, bool) { return rt.JITLine(r, f, pc, call) }
 }
 
 // parameters are the arguments of the functions that are usually stopped at
@@ -315,6 +342,10 @@ func (in *interner) add(st stack.Stack) int {
 	h := in.hash(&st)
 	for _, i := range in.byHash[h] {
 		if same(&in.stacks[i], &st) {
+			// Values differ from stop to stop; the last ones say what it came to.
+			for j := range st.Frames {
+				in.stacks[i].Frames[j].Values = st.Frames[j].Values
+			}
 			return i
 		}
 	}

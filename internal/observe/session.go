@@ -43,6 +43,7 @@ type session struct {
 	lead   remote.Addr
 
 	pipe  *pipeline
+	look  *looker
 	facts facts
 	cap   capture.Capture
 }
@@ -62,7 +63,7 @@ func (o *Observer) open(live *target.Live) (*session, error) {
 
 // openStarting recognises the modules of a PHP that may not have run yet.
 func (o *Observer) openStarting(live *target.Live) (*session, error) {
-	s := &session{live: live, cache: o.cache}
+	s := &session{live: live, cache: o.cache, look: newLooker(o.Look)}
 	s.img = symbolize.NewImage(live.Maps, live.OpenMapped, live.Mem, o.cache)
 	var err error
 	if s.php, err = findPHP(s.img, live); err != nil {

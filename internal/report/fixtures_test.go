@@ -134,8 +134,53 @@ func scenes() []scene {
 		{"recursion", recursion(), Verdict{Findings: []Finding{{Rule: "mem.recursion", Severity: "high", Confidence: 0.9, Kind: Cause,
 			Title: "PHP functions recurse without end", Matched: 1, Of: 1, Evidence: []Evidence{{What: "PHP depth", N: 4980}}}}}, TextOptions{}},
 		{"hostile-names", hostile(), Verdict{Findings: []Finding{hostileFinding()}, Undetermined: []Undetermined{{evil, []string{evil}}}, Notes: []string{evil}}, TextOptions{Width: 60}},
+		{"values", withValues(), Verdict{Findings: []Finding{concat()}}, TextOptions{Width: 80}},
 		{"nothing-observed", &capture.Capture{Target: capture.Target{PID: 7}, Observation: capture.Observation{Engine: "hwbp", Ended: "target-exited"}}, Verdict{}, TextOptions{}},
 	}
+}
+
+// withValues has variables of all sorts, hostile ones among them.
+func withValues() *capture.Capture {
+	s := stripped()
+	fs := append([]stack.Frame{}, s.Frames...)
+	s.Frames = fs
+	first := true
+	for i := range fs {
+		f := &fs[i]
+		if f.Kind != stack.PHP {
+			continue
+		}
+		if !first {
+			f.Values = []stack.Value{}
+			continue
+		}
+		first = false
+		f.Values = []stack.Value{
+			{Name: "$this", Kind: "this", Type: "object", Value: `object(App\Report)#3`},
+			{Name: "$row", Kind: "argument", Type: "int", Value: "5"},
+			{Name: "#2", Kind: "argument", Type: "null", Value: "null"},
+			{Name: "$report", Kind: "variable", Type: "string", Value: `"aaaa…" (1,048,576 bytes)`},
+			{Name: "$dbPassword", Kind: "variable", Type: "string", Value: "[redacted]", Redacted: true},
+			{Name: "$later", Kind: "variable", Type: "undef", Value: "undefined"},
+			{Name: evil, Kind: "variable", Type: "array", Value: evil},
+			{Name: "$never", Kind: "variable", Type: "undef", Value: "undefined"},
+		}
+		for i := range maxValues {
+			f.Values = append(f.Values, stack.Value{Name: fmt.Sprint("$v", i), Kind: "variable", Type: "bool", Value: "true"})
+		}
+		f.Values = append(f.Values, stack.Value{Name: "…", Kind: "variable", Value: "1,000 more were not read"})
+	}
+	c := base(s, 200, 0)
+	c.Variables = []capture.Variable{
+		{Var: "row", At: "report.php:6", Seen: 200, First: "1", Last: "900", Distinct: 200, Trend: "grows"},
+		{Var: "report", At: "report.php", Seen: 2, First: `"a"`, Last: `"aa"`, Distinct: 2, Trend: "grows"},
+		{Var: "mode", At: "report.php", Seen: 20, First: "true", Last: "true", Distinct: 1, Trend: "constant"},
+		{Var: "token", At: "a b.php:7", Seen: 20, First: "[redacted]", Last: "[redacted]"},
+		{Var: "once", At: "report.php", Seen: 1, First: "null", Last: "null", Distinct: 1},
+		{Var: "typo", At: "report.php:7"},
+		{Var: "x", At: evil, Seen: 3, First: evil, Last: "2", Distinct: 3, Trend: "varies"},
+	}
+	return c
 }
 
 func manyUndetermined(n int) []Undetermined {

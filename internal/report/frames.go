@@ -301,6 +301,10 @@ func (t *textWriter) phpRow(r *row) {
 		t.put(dim, " ["+f.Opcode+"]")
 	}
 	t.times(r)
+	if r.repeat > 1 && len(f.Values) > 0 {
+		t.line(dim, valueIndent+"of the innermost:")
+	}
+	t.values(f.Values)
 }
 
 // times ends a row, with how often its frame came in a row.
@@ -343,6 +347,8 @@ func how(f *stack.Frame) string {
 		return " (tail call)"
 	case "frame-pointer":
 		return " (by frame pointer)"
+	case "scan":
+		return " (found on the stack)"
 	case "inline":
 		return " (inlined)"
 	}

@@ -45,6 +45,9 @@ type Report struct {
 	// Facts are what was found out beside the stacks, by the names that rules
 	// know: "php.memory_usage".
 	Facts map[string]any `json:"facts,omitempty"`
+	// Variables are those that were asked for; a report without any says
+	// nothing of them.
+	Variables []capture.Variable `json:"variables,omitempty"`
 }
 
 // Target is the observed process.
@@ -146,6 +149,7 @@ func Build(c *capture.Capture, v Verdict) *Report {
 		Findings:     present(v.Findings),
 		Undetermined: present(v.Undetermined),
 		Facts:        maps.Clone(c.Facts),
+		Variables:    present(c.Variables),
 	}
 	for i := range r.Findings {
 		r.Findings[i].Evidence = present(r.Findings[i].Evidence)

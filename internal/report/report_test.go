@@ -67,7 +67,7 @@ func TestTextReadsAsInTheGoldenFiles(t *testing.T) {
 func TestJSONIsAsInTheGoldenFiles(t *testing.T) {
 	for _, s := range scenes() {
 		switch s.name {
-		case "concat-dwarf-colour", "doubtful-with-request", "hostile-names", "nothing-observed":
+		case "concat-dwarf-colour", "doubtful-with-request", "hostile-names", "nothing-observed", "values":
 			t.Run(s.name, func(t *testing.T) { golden(t, s.name+".json", jsonOf(t, Build(s.capture, s.verdict))) })
 		}
 	}
@@ -77,6 +77,14 @@ func TestJSONIsAsInTheGoldenFiles(t *testing.T) {
 // every rune is printable, or the line's end, or the colour that was asked for.
 func TestNoTextFromATargetActsOnTheTerminal(t *testing.T) {
 	s := scene{capture: hostile(), verdict: Verdict{Findings: []Finding{hostileFinding()}}}
+	values := withValues()
+	s.capture.Variables = values.Variables
+	s.capture.Stacks = append(s.capture.Stacks, values.Stacks...)
+	for range 100 { // the most frequent is the one that is shown
+		e := values.Events[0]
+		e.Stack = len(s.capture.Stacks) - 1
+		s.capture.Events = append(s.capture.Events, e)
+	}
 	lines := map[int]int{}
 	for _, width := range []int{0, 1, 60} {
 		for _, color := range []bool{false, true} {

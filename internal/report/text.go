@@ -41,6 +41,7 @@ func Text(w io.Writer, r *Report, o TextOptions) error {
 		t.unexplained()
 	}
 	t.undetermined()
+	t.variables()
 	t.stacks()
 	t.end()
 	t.observed()

@@ -33,6 +33,16 @@ type Arg struct {
 	Value string `json:"value"`
 }
 
+// Value is a variable of a PHP frame in a form meant for people: shortened,
+// printable, and redacted when it may be a secret.
+type Value struct {
+	Name     string `json:"name"` // $row; #3 for an argument without a name
+	Kind     string `json:"kind"` // argument, variable or this
+	Type     string `json:"type"`
+	Value    string `json:"value"`
+	Redacted bool   `json:"redacted"`
+}
+
 // Frame is one frame of a joined stack. Which fields mean something depends on
 // Kind; the others stay zero.
 type Frame struct {
@@ -47,15 +57,16 @@ type Frame struct {
 	PC      remote.Addr // as found on the stack: callers hold return addresses
 	Offset  uint64      // bytes from the function's start; from the module's load address when the function is unknown
 	Inlined bool
-	How     string // entry, cfi, frame-pointer, tail-call or inline
+	How     string // entry, cfi, frame-pointer, scan, tail-call or inline
 	Args    []Arg
 
 	// PHP frames.
 	Class    string
-	Internal bool   // implemented in C, such as usort
-	Opcode   string // of the line that runs, such as ZEND_ASSIGN_OP; "" when unknown
-	Defined  int    // line on which a closure begins; 0 for anything with a name
-	Via      bool   // listed by PHP 5 only, and without a place of its own; not in reports
+	Internal bool    // implemented in C, such as usort
+	Opcode   string  // of the line that runs, such as ZEND_ASSIGN_OP; "" when unknown
+	Defined  int     // line on which a closure begins; 0 for anything with a name
+	Via      bool    // listed by PHP 5 only, and without a place of its own; not in reports
+	Values   []Value // nil when nobody asked for them
 }
 
 // Unresolved reports whether a native frame has no function name.
@@ -115,12 +126,14 @@ type phpJSON struct {
 	Internal bool   `json:"internal"`
 	Opcode   string `json:"opcode"`
 	Defined  int    `json:"defined_line,omitempty"`
+	// An empty list says that they were asked for and that there are none.
+	Values []Value `json:"values,omitzero"`
 }
 
 // MarshalJSON writes the shape that belongs to the frame's kind, every field present.
 func (f Frame) MarshalJSON() ([]byte, error) {
 	if f.Kind == PHP {
-		return marshal(phpJSON{f.Kind, f.Function, f.Class, f.File, f.Line, f.Internal, f.Opcode, f.Defined})
+		return marshal(phpJSON{f.Kind, f.Function, f.Class, f.File, f.Line, f.Internal, f.Opcode, f.Defined, f.Values})
 	}
 	args := f.Args
 	if args == nil {
@@ -160,7 +173,7 @@ func (f *Frame) UnmarshalJSON(b []byte) error {
 		if err := unmarshal(b, &p); err != nil {
 			return err
 		}
-		*f = Frame{Kind: PHP, Function: p.Function, Class: p.Class, File: p.File, Line: p.Line, Internal: p.Internal, Opcode: p.Opcode, Defined: p.Defined}
+		*f = Frame{Kind: PHP, Function: p.Function, Class: p.Class, File: p.File, Line: p.Line, Internal: p.Internal, Opcode: p.Opcode, Defined: p.Defined, Values: p.Values}
 	case Native:
 		var n nativeJSON
 		if err := unmarshal(b, &n); err != nil {

@@ -14,6 +14,9 @@ type NativeFrame struct {
 	Entry remote.Addr // of the physical function, 0 when unknown
 	// Regs are the registers recovered at the physical frame; nil for inlined ones.
 	Regs *remote.Regs
+	// Executes is set where the caller's code shows that it has called the
+	// interpreter, though this part of it has no name.
+	Executes bool
 }
 
 // PHPFrame is a PHP frame with what joining needs beside its text.
@@ -27,6 +30,9 @@ type PHPFrame struct {
 	// LineAt reads the line and the opcode of an opline; ok only when the
 	// opline lies inside the frame's op_array. nil for internal functions.
 	LineAt func(opline remote.Addr) (line int, opcode string, ok bool)
+	// JITLine reads them off the JIT code at pc, a return address if call is
+	// set; sure is false when the code may belong to another line as well.
+	JITLine func(pc remote.Addr, call bool) (line int, opcode string, sure, ok bool)
 }
 
 // Input is the two stacks of one thread at one instant, leaf first.
@@ -90,7 +96,8 @@ type joiner struct {
 	topCall func(remote.Addr) (top, known bool)
 	trusted bool // this build keeps execute_data in r14
 	placed  int
-	called  bool // the next PHP frame has called another
+	called  bool         // the next PHP frame has called another
+	jit     *NativeFrame // generated code met last
 	// doubtful are the functions whose line was not kept anywhere.
 	doubtful []string
 }
@@ -136,7 +143,7 @@ func (j *joiner) runsNothing(n *NativeFrame) bool {
 func (j *joiner) native(n, outer *NativeFrame) {
 	f := n.Frame
 	f.Kind = Native
-	if f.Function == "" && j.hidesExecutor(n, outer) {
+	if f.Function == "" && (n.Executes || j.hidesExecutor(n, outer)) {
 		f.Function = Executor
 		j.out = append(j.out, f)
 		j.executed(n)
@@ -154,6 +161,9 @@ func (j *joiner) native(n, outer *NativeFrame) {
 		return
 	}
 	j.out = append(j.out, f)
+	if f.Function == "" && f.Module == generated {
+		j.jit = n
+	}
 	if f.Function == Executor && !f.Inlined {
 		j.executed(n)
 	}
@@ -237,18 +247,31 @@ func (j *joiner) exactLine(p *PHPFrame, n *NativeFrame) {
 		// JIT code stores the opline before what may look at it, such as an
 		// internal function, and keeps it nowhere in between; r15 is used for
 		// other things. What it last stored is the best there is.
-		if !j.called {
-			if p.Line == 0 && ok {
-				p.Line, p.Opcode = line, opcode
-			}
-			j.doubtful = append(j.doubtful, p.QualifiedName())
+		if j.called {
+			return
 		}
+		if p.JITLine != nil && j.jit != nil {
+			l, code, sure, found := p.JITLine(j.jit.PC, j.jit.How != "entry")
+			if found {
+				p.Line, p.Opcode = l, code
+			}
+			if found && sure {
+				return
+			}
+		}
+		if p.Line == 0 && ok {
+			p.Line, p.Opcode = line, opcode
+		}
+		j.doubtful = append(j.doubtful, p.QualifiedName())
 		return
 	}
 	if ok {
 		p.Line, p.Opcode = line, opcode
 	}
 }
+
+// generated is the unwinder's module for code that no file contains.
+const generated = "[jit]"
 
 // leftByJump is how the unwinder marks an execute_ex that JIT code runs in.
 const leftByJump = "tail-call"

@@ -174,3 +174,19 @@ func (s *Snapshot) ReadMemory(p []byte, at remote.Addr) (int, error) {
 }
 
 func page(a remote.Addr) remote.Addr { return a &^ (pageSize - 1) }
+
+// Recorded reports whether n bytes at an address have been copied.
+func (s *Snapshot) Recorded(at remote.Addr, n int) bool {
+	last, ok := at.Add(uint64(max(n, 1) - 1))
+	if !ok {
+		return false
+	}
+	for a := page(at); ; a += pageSize {
+		if _, have := s.index[a]; !have {
+			return false
+		}
+		if a >= page(last) {
+			return true
+		}
+	}
+}

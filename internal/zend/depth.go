@@ -49,7 +49,7 @@ func (th *Thread) Depth(r remote.Reader) (Depth, error) {
 			d := t.common(last)
 			if d.Frames >= best.Frames || d.Exact {
 				best, ended = d, nil
-				best.Outer = th.outer(r, t)
+				best.Outer = th.outer(r, t, min(outermost, d.Frames))
 			}
 			if d.Exact || d.Frames > 0 && err != nil {
 				return best, nil
@@ -96,8 +96,10 @@ func (th *Thread) count(r remote.Reader) (*tally, error) {
 	l := th.rt.Layout
 	t := &tally{}
 	hidden := make(map[remote.Addr]bool)
+	last := make([]byte, l.EDSize)
 	err := th.chainUpTo(r, maxDepth, func(k link) (int, error) {
 		fn := k.word(l.EDFunc)
+		copy(last, k.ed)
 		none, known := hidden[fn]
 		if !known {
 			if len(hidden) >= MaxFrames { // a recursion has few functions
@@ -116,10 +118,10 @@ func (th *Thread) count(r remote.Reader) (*tally, error) {
 		t.tail = append(t.tail, link{at: k.at, ed: slices.Clone(k.ed), suspended: k.suspended})
 		return 0, nil
 	})
-	if n := len(t.tail); err == nil && n > 0 {
-		last := t.tail[n-1]
-		flags, rerr := remote.Uint32(r, last.word(l.EDFunc)+remote.Addr(l.FuncFlags))
-		if rerr != nil || !l.root(last.ed, flags) {
+	if err == nil && len(t.frames) > 0 {
+		fn := link{ed: last}.word(l.EDFunc)
+		flags, rerr := remote.Uint32(r, fn+remote.Addr(l.FuncFlags))
+		if rerr != nil || !l.root(last, flags) {
 			err = errChanged
 		}
 	}
@@ -161,19 +163,19 @@ func (th *Thread) invisible(r remote.Reader, fn remote.Addr) bool {
 	return err1 == nil && err2 == nil && kind == l.TypeInternal && name == 0
 }
 
-// outer reads the frames at the outer end of a count.
-func (th *Thread) outer(r remote.Reader, t *tally) []Frame {
+// outer reads the n frames at the outer end of a count.
+func (th *Thread) outer(r remote.Reader, t *tally, n int) []Frame {
 	if !t.whole {
 		return nil
 	}
 	if th.rt.Layout.PHP5 {
-		out := t.tail5[max(0, len(t.tail5)-outermost):]
+		out := t.tail5[max(0, len(t.tail5)-n):]
 		th.rt.nameIncludes(r, out)
 		return out
 	}
 	known := make(functions)
 	var out []Frame
-	for _, k := range t.tail[max(0, len(t.tail)-outermost):] {
+	for _, k := range t.tail[max(0, len(t.tail)-n):] {
 		f, ok, err := th.frame(r, k, known)
 		if err != nil {
 			return nil

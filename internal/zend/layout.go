@@ -55,6 +55,7 @@ type Layout struct {
 	SGStarted, SGMethod, SGURI, SGQuery, SGScript, SGTime            uint64
 	HeapSize, HeapPeak, HeapReal, HeapRealPeak, HeapLimit            uint64
 	ChunkHeap, ChunkHeapSlot                                         uint64
+	Values                                                           ValueLayout
 
 	// Fibers, 0 before 8.1.
 	EGActiveFiber, EGMainContext uint64
@@ -133,6 +134,7 @@ func builtin(minor string, zts, debug bool) (*Layout, error) {
 	if err := errors.Join(l.fill(structs), l.set(f.Constants, strings.HasPrefix(minor, "5."))); err != nil {
 		return nil, fmt.Errorf("built-in table for %s: %w", minor, err)
 	}
+	l.fillValues(structs)
 	ops, err := tables.ReadFile("layouts/opcodes-" + minor + ".json")
 	if err != nil {
 		return nil, fmt.Errorf("built-in opcodes for %s: %w", minor, err)
@@ -194,7 +196,7 @@ var structNames = []string{
 // fromDWARF reads the offsets from the binary itself, and takes the rest from
 // another layout.
 func fromDWARF(t Types, base *Layout) (*Layout, error) {
-	structs, err := t.Structs(structNames...)
+	structs, err := t.Structs(append(structNames, valueStructs...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -202,6 +204,7 @@ func fromDWARF(t Types, base *Layout) (*Layout, error) {
 	if err := l.fill(structs); err != nil {
 		return nil, err
 	}
+	l.fillValues(structs)
 	return l, nil
 }
 

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/phpwhy/phpwhy/internal/target"
+	"github.com/phpwhy/phpwhy/internal/testphp"
 	"github.com/phpwhy/phpwhy/internal/zend"
 	"github.com/phpwhy/phpwhy/symbolize/dwinfo"
 	"github.com/phpwhy/phpwhy/symbolize/remote"
@@ -55,16 +57,21 @@ func dwarfOptions(t *testing.T, live *target.Live) zend.Options {
 }
 
 func TestTheBuiltInTableEqualsDWARF(t *testing.T) {
-	live, byTable, _ := blocked(t, builds[2], "testdata/nested.php")
-	byDWARF, err := zend.Open(dwarfOptions(t, live), live.Mem)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if byTable.Layout.Source != zend.Builtin || byDWARF.Layout.Source != zend.FromDWARF {
-		t.Fatalf("the layouts come from %s and %s", byTable.Layout.Source, byDWARF.Layout.Source)
-	}
-	if d := cmp.Diff(byTable.Layout, byDWARF.Layout, cmpopts.IgnoreUnexported(zend.Layout{}), cmpopts.IgnoreFields(zend.Layout{}, "Source")); d != "" {
-		t.Error(d)
+	for _, dir := range testphp.Builds(t) {
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			b := testphp.Build{PHP: func(testing.TB) string { return filepath.Join(dir, "bin/php") }, Args: []string{"-n"}}
+			live, byTable, _ := blocked(t, b, "testdata/nested.php")
+			byDWARF, err := zend.Open(dwarfOptions(t, live), live.Mem)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if byTable.Layout.Source != zend.Builtin || byDWARF.Layout.Source != zend.FromDWARF {
+				t.Fatalf("the layouts come from %s and %s", byTable.Layout.Source, byDWARF.Layout.Source)
+			}
+			if d := cmp.Diff(byTable.Layout, byDWARF.Layout, cmpopts.IgnoreUnexported(zend.Layout{}), cmpopts.IgnoreFields(zend.Layout{}, "Source")); d != "" {
+				t.Error(d)
+			}
+		})
 	}
 }
 

@@ -29,19 +29,20 @@ var wanted = map[string][]string{
 	"_sapi_globals_struct": {
 		"global_request_time", "request_info.path_translated", "request_info.query_string", "request_info.request_method", "request_info.request_uri", "sapi_started",
 	},
-	"_zend_array":       {"arData", "nNumUsed"},
+	"_zend_array":       {"arData", "nNumOfElements", "nNumUsed", "u.flags"},
 	"_zend_class_entry": {"name"},
 	"_zend_execute_data": {
-		"This", "This.u1.type_info", "This.value.obj", "call", "func", "opline", "prev_execute_data",
-		"function_state.function", "nested", "object", "op_array",
+		"This", "This.u1.type_info", "This.u2.num_args", "This.value.obj", "call", "func", "opline", "prev_execute_data", "symbol_table",
+		"function_state.arguments", "function_state.function", "nested", "object", "op_array",
 	},
 	"_php_output_handler": {"buffer.size", "buffer.used"},
 	"_zend_executor_globals": {
-		"active_fiber", "flags", "current_execute_data", "exception_op", "main_fiber_context", "opline_before_exception", "vm_stack", "vm_stack_end", "vm_stack_top", "argument_stack",
+		"active_fiber", "current_execute_data", "exception_op", "flags", "main_fiber_context", "opline_before_exception", "vm_stack", "vm_stack_end", "vm_stack_top", "argument_stack", "objects_store",
 	},
 	"_zend_fiber":             {"caller", "context"},
 	"_zend_fiber_context":     {"handle", "stack"},
 	"_zend_generator":         {"execute_data", "execute_fake", "node.parent"},
+	"_zend_internal_arg_info": {"name"},
 	"_zend_internal_function": {"handler", "module"},
 	"_zend_gc_globals": {
 		"buf_size", "collected", "collector_time", "gc_active", "gc_enabled", "gc_protected", "gc_runs", "gc_threshold", "num_roots",
@@ -52,10 +53,13 @@ var wanted = map[string][]string{
 	"_zend_mm_storage":      {"handlers"},
 	"_zend_module_entry":    {"build_id", "name", "version", "zend_api", "zend_debug", "zts"},
 	"_zend_op":              {"extended_value", "lineno", "opcode"},
+	"_zend_object":          {"ce", "handle"},
 	"_zend_op_array": {
-		"filename", "fn_flags", "function_name", "last", "last_var", "line_end", "line_start", "opcodes", "scope", "type", "vars",
+		"T", "arg_info", "attributes", "filename", "fn_flags", "function_name", "last", "last_var", "line_end", "line_start", "num_args", "opcodes",
+		"scope", "type", "vars",
 	},
 	"_zend_output_globals": {"active", "handlers.top"},
+	"_zend_reference":      {"val"},
 	"_zend_string":         {"len", "val"},
 }
 
