@@ -58,6 +58,22 @@ var evidence = map[string]struct {
 	"php.memory_limit": {cel.IntType, "a memory_limit other than -1"},
 
 	"php.request_age_s": {cel.DoubleType, "a request in progress"},
+
+	"php.gc_runs":             {cel.IntType, "a PHP process"},
+	"php.gc_collected":        {cel.IntType, "a PHP process"},
+	"php.gc_roots":            {cel.IntType, "PHP 7.3 or later"},
+	"php.gc_threshold":        {cel.IntType, "PHP 7.3 or later"},
+	"php.gc_time_s":           {cel.DoubleType, "PHP 8.3 or later, and a collection"},
+	"php.gc_enabled":          {cel.BoolType, "a PHP process"},
+	"php.gc_active":           {cel.BoolType, "a PHP process"},
+	"php.gc_protected":        {cel.BoolType, "a PHP process"},
+	"php.output_buffer_bytes": {cel.IntType, "a PHP process"},
+	"php.output_buffer_level": {cel.IntType, "a PHP process"},
+	"php.allocator":           {cel.StringType, "a PHP process"},
+	"php.phase":               {cel.StringType, "PHP code that runs"},
+	"php.frames":              {cel.IntType, "a PHP process"},
+	"php.frames_exact":        {cel.BoolType, "a PHP process"},
+	"php.opcode":              {cel.StringType, "any stack with PHP frames"},
 }
 
 func evidenceNames() []string {

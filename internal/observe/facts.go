@@ -1,11 +1,15 @@
 package observe
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
+	"github.com/phpwhy/phpwhy/internal/stack"
 	"github.com/phpwhy/phpwhy/internal/target"
 	"github.com/phpwhy/phpwhy/internal/zend"
+	"github.com/phpwhy/phpwhy/symbolize"
+	"github.com/phpwhy/phpwhy/symbolize/remote"
 )
 
 // facts collects the evidence beside the stacks. What can't be collected is
@@ -23,7 +27,8 @@ func (f *facts) begin(l *target.Live) {
 }
 
 // end fills in the facts. ran is for how long the process could run.
-func (f *facts) end(l *target.Live, ran time.Duration, c *capture.Capture, rt *zend.Runtime, th *zend.Thread) {
+func (f *facts) end(s *session, ran time.Duration) {
+	l, c, rt, th := s.live, &s.cap, s.runtime(), s.thread()
 	m := make(map[string]any)
 	if cpu, queued, err := l.CPUTime(); err == nil && f.known && ran > 0 {
 		most := 100 * float64(max(1, threads(l)))
@@ -42,17 +47,97 @@ func (f *facts) end(l *target.Live, ran time.Duration, c *capture.Capture, rt *z
 		m["php.version"], m["php.sapi"] = rt.Version, rt.SAPI
 	}
 	if th != nil {
-		if mem, err := th.Memory(l.Mem); err == nil {
-			m["php.memory_usage"] = int64(mem.Reserved)
-			if mem.Limit < 1<<62 { // memory_limit=-1 is a limit nobody reaches
-				m["php.memory_limit"] = int64(mem.Limit)
-			}
+		engineFacts(m, th, l.Mem, s.nameOf)
+		if op := lastOpcode(c); op != "" {
+			m["php.opcode"] = op
 		}
 		if c.Target.Request != nil {
 			m["php.request_age_s"] = float64(c.Target.Request.AgeMS) / 1000
 		}
 	}
 	c.Facts = m
+}
+
+// engineFacts asks the engine about itself. It need not stand still for that.
+func engineFacts(m map[string]any, th *zend.Thread, r remote.Reader, nameOf func(remote.Addr) string) {
+	if mem, err := th.Memory(r); err == nil {
+		m["php.memory_usage"] = int64(mem.Reserved)
+		if mem.Limit < 1<<62 { // memory_limit=-1 is a limit nobody reaches
+			m["php.memory_limit"] = int64(mem.Limit)
+		}
+	}
+	if g, err := th.GC(r); err == nil {
+		m["php.gc_runs"], m["php.gc_collected"] = int64(g.Runs), int64(g.Collected)
+		m["php.gc_enabled"], m["php.gc_active"], m["php.gc_protected"] = g.Enabled, g.Active, g.Protected
+		if g.Threshold > 0 { // counted since 7.3
+			m["php.gc_roots"], m["php.gc_threshold"] = int64(g.Roots), int64(g.Threshold)
+		}
+		if g.Time > 0 {
+			m["php.gc_time_s"] = g.Time.Seconds()
+		}
+	}
+	if o, err := th.Output(r); err == nil {
+		m["php.output_buffer_level"] = int64(o.Level)
+		m["php.output_buffer_bytes"] = int64(o.Used)
+	}
+	if a, err := th.Allocator(r); err == nil {
+		m["php.allocator"] = allocator(a, nameOf)
+	}
+	d, err := th.Depth(r)
+	if err == nil {
+		m["php.frames"], m["php.frames_exact"] = int64(d.Frames), d.Exact
+	}
+	var outermost *zend.Frame
+	if n := len(d.Outer); n > 0 {
+		outermost = &d.Outer[n-1]
+	}
+	if p := th.Phase(r, outermost); p != "" {
+		m["php.phase"] = string(p)
+	}
+}
+
+// allocator is "zend_mm", or "custom:tracked_malloc" where there is somebody
+// to name.
+func allocator(a zend.Allocator, nameOf func(remote.Addr) string) string {
+	s := string(a.Kind)
+	switch {
+	case a.Handlers != "":
+		s += ":" + a.Handlers
+	case a.By != 0 && a.Kind != zend.Malloc:
+		if name := nameOf(a.By); name != "" {
+			s += ":" + name
+		}
+	}
+	return s
+}
+
+// nameOf names a function, or says where it is: "module+0x1234".
+func (s *session) nameOf(at remote.Addr) string {
+	t := s.image().Symbolize(symbolize.Walk{Frames: []symbolize.PhysicalFrame{{PC: at, Exact: true}}})
+	if len(t.Frames) == 0 {
+		return ""
+	}
+	f := &t.Frames[len(t.Frames)-1]
+	switch {
+	case f.Function != "":
+		return f.Function
+	case f.Module != "":
+		return fmt.Sprintf("%s+%#x", f.Module, f.Offset)
+	}
+	return ""
+}
+
+// lastOpcode is what the innermost user frame was doing when it was last seen.
+func lastOpcode(c *capture.Capture) string {
+	for i := len(c.Events) - 1; i >= 0; i-- {
+		frames := c.Stacks[c.Events[i].Stack].Frames
+		for j := range frames {
+			if f := &frames[j]; f.Kind == stack.PHP && !f.Internal {
+				return f.Opcode
+			}
+		}
+	}
+	return ""
 }
 
 func threads(l *target.Live) int {

@@ -148,10 +148,10 @@ type dwarfTypes struct {
 }
 
 // Structs implements zend.Types. The functions named here are compiled in the
-// units that define the structs, so only those three units are read.
+// units that define the structs, so only those units are read.
 func (t *dwarfTypes) Structs(names ...string) (map[string]zend.Struct, error) {
 	var pcs []uint64
-	for _, fn := range []string{"execute_ex", "php_execute_script", "_emalloc"} {
+	for _, fn := range []string{"execute_ex", "php_execute_script", "_emalloc", "gc_enabled", "php_output_get_level"} {
 		if sym, ok := t.m.Symbol(fn); ok {
 			pcs = append(pcs, sym.Value)
 		}
@@ -277,7 +277,7 @@ func (s *session) finish(res ptrace.Result, err error) (*capture.Capture, error)
 		}
 	}
 	s.pipe.into(&s.cap)
-	s.facts.end(s.live, res.Duration-res.PausedTotal, &s.cap, s.runtime(), s.thread())
+	s.facts.end(s, res.Duration-res.PausedTotal)
 	return &s.cap, err
 }
 
@@ -421,6 +421,6 @@ func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 	s.cap.Observation.PausedUSTotal = paused.Microseconds()
 	s.cap.Observation.PausedUSMax = paused.Microseconds()
 	s.pipe.into(&s.cap)
-	s.facts.end(s.live, 0, &s.cap, s.runtime(), s.thread())
+	s.facts.end(s, 0)
 	return &s.cap, nil
 }

@@ -17,6 +17,7 @@ import (
 	"cmp"
 	_ "embed"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
@@ -41,6 +42,9 @@ type Report struct {
 	Undetermined []Undetermined `json:"undetermined"`
 	Notes        []string       `json:"notes"`
 	Stacks       []Stack        `json:"stacks"` // most frequent first
+	// Facts are what was found out beside the stacks, by the names that rules
+	// know: "php.memory_usage".
+	Facts map[string]any `json:"facts,omitempty"`
 	// Variables are those that were asked for; a report without any says
 	// nothing of them.
 	Variables []capture.Variable `json:"variables,omitempty"`
@@ -144,6 +148,7 @@ func Build(c *capture.Capture, v Verdict) *Report {
 			PausedUSTotal: o.PausedUSTotal, PausedUSMax: o.PausedUSMax, Breakpoints: present(o.Breakpoints)},
 		Findings:     present(v.Findings),
 		Undetermined: present(v.Undetermined),
+		Facts:        maps.Clone(c.Facts),
 		Variables:    present(c.Variables),
 	}
 	for i := range r.Findings {

@@ -308,6 +308,9 @@ func (t *textWriter) observed() {
 	for _, b := range o.Breakpoints {
 		t.prose("", dim, breakpoint(b))
 	}
+	if parts := engine(t.r.Facts); len(parts) > 0 {
+		t.prose("", dim, "php: "+strings.Join(parts, "; "))
+	}
 }
 
 // snapshot reports whether this is a dump: no breakpoints, one look.

@@ -32,6 +32,11 @@ func (k link) word(off uint64) remote.Addr {
 // counts fewer than MaxFrames frames. The error says why it ended early. A
 // chain that is a cycle is gone through more than once before that is noticed.
 func (th *Thread) chain(r remote.Reader, visit func(link) (frames int, err error)) error {
+	return th.chainUpTo(r, maxLinks, visit)
+}
+
+// chainUpTo bounds the execute_data that are gone through, too.
+func (th *Thread) chainUpTo(r remote.Reader, maxLinks int, visit func(link) (frames int, err error)) error {
 	rt, l := th.rt, th.rt.Layout
 	cur, err := remote.Pointer(r, th.eg+remote.Addr(l.EGCurrent))
 	if err != nil {
@@ -40,6 +45,7 @@ func (th *Thread) chain(r remote.Reader, visit func(link) (frames int, err error
 	ed := make([]byte, l.EDSize)
 	// Brent's algorithm: compare with a mark that moves at powers of two.
 	mark, steps, power := remote.Addr(0), 0, 1
+	inner := remote.Addr(0)
 	for n, links := 0, 0; cur != 0; links++ {
 		if n >= MaxFrames || links >= maxLinks {
 			return ErrDepth
@@ -57,11 +63,11 @@ func (th *Thread) chain(r remote.Reader, visit func(link) (frames int, err error
 		}
 		prev, fn := k.word(l.EDPrev), k.word(l.EDFunc)
 		if fn == 0 {
-			if n, err = rt.delegators(r, k, n, visit); err != nil {
+			if n, err = rt.delegators(r, k, inner, n, visit); err != nil {
 				return err
 			}
 		}
-		if fn != 0 {
+		if inner = cur; fn != 0 {
 			if n, err = visit(k); err != nil {
 				return err
 			}
@@ -86,7 +92,9 @@ func (rt *Runtime) link(r remote.Reader, at remote.Addr, ed []byte) (link, error
 // "yield from"; in the place of its caller is execute_fake of the outermost
 // one, an execute_data without a function. Backtraces show those in between,
 // too (zend_generator_check_placeholder_frame in Zend/zend_generators.c).
-func (rt *Runtime) delegators(r remote.Reader, fake link, n int, visit func(link) (int, error)) (int, error) {
+// inner is the execute_data in front of the placeholder: the one that runs,
+// which has a parent already while it begins to delegate.
+func (rt *Runtime) delegators(r remote.Reader, fake link, inner remote.Addr, n int, visit func(link) (int, error)) (int, error) {
 	l := rt.Layout
 	gen := fake.word(l.EDThis)
 	if own, ok := gen.Add(l.GenFake); !ok || own != fake.at {
@@ -120,8 +128,8 @@ func (rt *Runtime) delegators(r remote.Reader, fake link, n int, visit func(link
 		if err != nil {
 			return n, fmt.Errorf("%w: generator: %w", ErrWild, err)
 		}
-		if at == 0 {
-			continue // it has ended
+		if at == 0 || at == inner {
+			continue // it has ended, or is on the chain already
 		}
 		k, err := rt.link(r, at, ed)
 		if err != nil {

@@ -66,6 +66,8 @@ type Layout struct {
 	PHP5                         bool
 	EDState, EDOpArray, EDNested uint64
 
+	Facts FactMembers
+
 	constants
 	opcodes []string
 }
@@ -208,6 +210,7 @@ func fromDWARF(t Types, base *Layout) (*Layout, error) {
 
 // fill takes the members by name and reports every one that is missing.
 func (l *Layout) fill(structs map[string]Struct) error {
+	l.Facts.fill(structs)
 	// Only PHP 5 keeps the function that a frame calls beside its op_array.
 	_, l.PHP5 = structs["_zend_execute_data"].Members["function_state.function"]
 	var missing []string

@@ -35,6 +35,10 @@ func (th *Thread) walk5(r remote.Reader) Stack {
 
 // chain5 hands every execute_data to visit, innermost first.
 func (th *Thread) chain5(r remote.Reader, visit func(link) (frames int, err error)) error {
+	return th.chain5UpTo(r, maxLinks, visit)
+}
+
+func (th *Thread) chain5UpTo(r remote.Reader, maxLinks int, visit func(link) (frames int, err error)) error {
 	rt, l := th.rt, th.rt.Layout
 	cur, err := remote.Pointer(r, th.eg+remote.Addr(l.EGCurrent))
 	if err != nil {

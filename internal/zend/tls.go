@@ -61,7 +61,7 @@ func findSlots(lookup func(string) (remote.Addr, uint64, bool), r remote.Reader)
 		} else {
 			code = code[:n]
 		}
-		m := machine{mem: r, regs: make(map[x86asm.Reg]value)}
+		m := newMachine(r, nil)
 		s, ok := m.follow(code, at)
 		if v := m.get(x86asm.RAX); !ok && i == 0 && v.kind == constant && v.n != 0 {
 			s, ok = slot{kind: atOffset, off: v.n}, true
@@ -92,10 +92,18 @@ type value struct {
 	key  bool // loaded as 32 bits from memory
 }
 
-// machine follows straight code.
+// machine follows straight code. It ends where the thread's block is fetched,
+// or, given a thread whose block is known, goes on with that to the function's
+// end: ref is then what was last read, and rax what is returned.
 type machine struct {
 	mem  remote.Reader
+	th   *Thread
 	regs map[x86asm.Reg]value
+	ref  remote.Addr
+}
+
+func newMachine(r remote.Reader, th *Thread) *machine {
+	return &machine{mem: r, th: th, regs: make(map[x86asm.Reg]value)}
 }
 
 func (m *machine) get(r x86asm.Reg) value { return m.regs[wide(r)] }
@@ -109,7 +117,7 @@ func wide(r x86asm.Reg) x86asm.Reg {
 }
 
 // follow goes through code until it loads through the thread pointer, calls,
-// or returns.
+// or returns. With a thread, ok says that it returned.
 func (m *machine) follow(code []byte, at remote.Addr) (slot, bool) {
 	for off := 0; off < len(code); {
 		in, err := x86asm.Decode(code[off:], 64)
@@ -125,10 +133,14 @@ func (m *machine) follow(code []byte, at remote.Addr) (slot, bool) {
 		next := at + remote.Addr(off)
 		switch in.Op {
 		case x86asm.RET:
-			return slot{}, false
+			return slot{}, m.th != nil
 		case x86asm.CALL, x86asm.JMP:
-			return m.called(in)
-		case x86asm.MOV:
+			s, ok := m.called(in)
+			if m.th == nil || in.Op == x86asm.JMP {
+				return s, ok && m.th == nil
+			}
+			m.fetched(s, ok)
+		case x86asm.MOV, x86asm.MOVZX, x86asm.MOVSX, x86asm.MOVSXD:
 			if s, ok := m.load(in, next); ok {
 				return s, true
 			}
@@ -145,9 +157,30 @@ func (m *machine) follow(code []byte, at remote.Addr) (slot, bool) {
 				}
 				m.regs[wide(dst)] = v
 			}
+		case x86asm.SUB:
+			if dst, ok := in.Args[0].(x86asm.Reg); ok {
+				v, by := m.get(dst), m.operand(in, 1, next)
+				v.n -= by.n
+				if by.kind != constant {
+					v = value{}
+				}
+				m.regs[wide(dst)] = v
+			}
 		}
 	}
 	return slot{}, false
+}
+
+// fetched goes on behind the call that gets the thread's block. __tls_get_addr
+// and TLS descriptors return where the pointer to it is, other fetchers the
+// pointer.
+func (m *machine) fetched(s slot, ok bool) {
+	clear(m.regs)
+	v := value{kind: constant, n: uint64(m.th.block)}
+	if ok && s.kind != underAKey {
+		v = value{kind: ofThread}
+	}
+	m.regs[x86asm.RAX] = v
 }
 
 // called looks at what a call is given: the key of pthread_getspecific, the
@@ -184,6 +217,10 @@ func (m *machine) load(in x86asm.Inst, next remote.Addr) (slot, bool) {
 	if mem, ok := in.Args[1].(x86asm.Mem); ok {
 		a := m.address(mem, next)
 		if a.kind == ofThread && (mem.Segment != x86asm.FS || a.n != 0) {
+			if m.th != nil {
+				m.regs[wide(dst)] = value{kind: constant, n: uint64(m.th.block)}
+				return slot{}, false
+			}
 			return slot{kind: atOffset, off: a.n}, true
 		}
 	}
@@ -206,6 +243,14 @@ func (m *machine) operand(in x86asm.Inst, i int, next remote.Addr) value {
 		if at.kind != addressOf {
 			return value{}
 		}
+		m.ref = remote.Addr(at.n)
+		if in.MemBytes == 1 {
+			n, err := remote.Uint8(m.mem, m.ref)
+			if err != nil {
+				return value{}
+			}
+			return value{kind: constant, n: uint64(n)}
+		}
 		if in.MemBytes == 4 {
 			n, err := remote.Uint32(m.mem, remote.Addr(at.n))
 			if err != nil {
@@ -225,7 +270,12 @@ func (m *machine) operand(in x86asm.Inst, i int, next remote.Addr) value {
 // address is where a memory operand lies.
 func (m *machine) address(a x86asm.Mem, next remote.Addr) value {
 	if a.Index != 0 {
-		return value{}
+		index := m.get(a.Index)
+		if index.kind != constant {
+			return value{}
+		}
+		a.Index, a.Disp = 0, a.Disp+int64(index.n)*int64(a.Scale)
+		return m.address(a, next)
 	}
 	if a.Base == x86asm.RIP {
 		return value{kind: addressOf, n: uint64(next) + uint64(a.Disp)}

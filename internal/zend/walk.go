@@ -132,6 +132,14 @@ func (th *Thread) frame(r remote.Reader, k link, known functions) (f Frame, ok b
 	}
 	f.Top = binary.LittleEndian.Uint32(k.ed[l.EDCallInfo:])&l.CallTop != 0 && !k.suspended
 	f.needsIncluder = fn.name == ""
+	if k.suspended {
+		// It goes on behind its "yield from", which may be another line.
+		at := f.opline - remote.Addr(l.OplineSize)
+		if line, opcode, ok := rt.LineAt(r, &f, at); ok && opcode == "ZEND_YIELD_FROM" {
+			f.opline, f.Line, f.Opcode = at, line, opcode
+			return f, true, nil
+		}
+	}
 	f.Line, f.Opcode = th.storedLine(r, &f, fn)
 	return f, true, nil
 }

@@ -90,6 +90,7 @@ type Runtime struct {
 	SAPI    string // cli, fpm-fcgi, apache2handler; "" when unknown
 	Layout  *Layout
 
+	lookup  func(name string) (remote.Addr, uint64, bool)
 	globals map[string]global
 	slots   []slot  // where threads keep their globals, with ZTS
 	only    *Thread // without
@@ -103,7 +104,7 @@ var globalNames = []string{"executor_globals", "sapi_globals", "output_globals"}
 
 // Open recognises the engine: its version, its build and its layout.
 func Open(o Options, r remote.Reader) (*Runtime, error) {
-	rt := &Runtime{globals: make(map[string]global)}
+	rt := &Runtime{lookup: o.Lookup, globals: make(map[string]global)}
 	if _, _, ok := o.Lookup("executor_globals"); !ok {
 		_, _, offset := o.Lookup("executor_globals_offset")
 		_, _, id := o.Lookup("executor_globals_id")
@@ -146,6 +147,14 @@ func Open(o Options, r remote.Reader) (*Runtime, error) {
 	return rt, nil
 }
 
+// symbol looks one up that is only wanted now and then.
+func (rt *Runtime) symbol(name string) (remote.Addr, uint64, bool) {
+	if rt.lookup == nil {
+		return 0, 0, false
+	}
+	return rt.lookup(name)
+}
+
 // layout prefers the binary's own DWARF. DWARF that can't be used is no reason
 // to give up while the table for the version is at hand, nor is a missing
 // table while there is DWARF.
@@ -163,6 +172,7 @@ func layout(t Types, minor string, zts, debug bool) (*Layout, error) {
 	}
 	l, err := fromDWARF(t, base)
 	if err == nil {
+		l.Facts.fillApart(t, table)
 		return l, nil
 	}
 	if noTable != nil {
