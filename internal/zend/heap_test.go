@@ -366,6 +366,12 @@ func TestABrokenHeapEndsTheWalkWithItsReason(t *testing.T) {
 			h.ptr(fn, l.FuncName, name)
 			return h.call(fn, 0, 0)
 		}, ErrLayout, "1099511627776 bytes"},
+		{"a name that is a piece of the heap", func(h *heap) remote.Addr {
+			return h.call(h.user("f\x00\x01secret", "", "/a.php", 1), 0, 0)
+		}, ErrLayout, "control bytes"},
+		{"a class name that is a piece of the heap", func(h *heap) remote.Addr {
+			return h.call(h.user("f", "C\x01secret", "/a.php", 1), 0, 0)
+		}, ErrLayout, "control bytes"},
 		{"a name that is not mapped", func(h *heap) remote.Addr {
 			fn := h.user("f", "", "/a.php", 1)
 			h.ptr(fn, l.FuncName, 0x8000)
