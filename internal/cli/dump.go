@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/phpwhy/phpwhy/internal/capture"
 	"github.com/phpwhy/phpwhy/internal/observe"
 	"github.com/phpwhy/phpwhy/internal/proc"
 )
@@ -13,22 +14,25 @@ import (
 func newDump(s streams) *cobra.Command {
 	var j judged
 	var l lookFlags
+	var running bool
 	cmd := &cobra.Command{
-		Use:     "dump PID...",
-		Short:   "Print one joined stack of every thread, now",
-		Long:    `dump stops each process once, for as long as copying its stacks takes, and prints every thread's native and PHP frames.`,
+		Use:   "dump PID...",
+		Short: "Print one joined stack of every thread, now",
+		Long: `dump stops each process once, for as long as copying its stacks takes, and prints every thread's native and PHP frames.
+With --no-stop it stops nothing and prints PHP frames only: for a process that another tracer holds, or that must not be stopped at all.`,
 		Example: "  phpwhy dump 4242\n  phpwhy dump $(pgrep -f 'php-fpm: pool') --format json",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return dump(cmd.Context(), s, &j, &l, args)
+			return dump(cmd.Context(), s, &j, &l, running, args)
 		},
 	}
 	j.flags(cmd)
 	l.flags(cmd)
+	cmd.Flags().BoolVar(&running, "no-stop", false, "do not stop the process: read its PHP frames while it runs")
 	return cmd
 }
 
 // dump prints every process it can, and ends with the first failure's code.
-func dump(ctx context.Context, s streams, j *judged, l *lookFlags, args []string) error {
+func dump(ctx context.Context, s streams, j *judged, l *lookFlags, running bool, args []string) error {
 	if len(args) == 0 {
 		return usageErrorf("dump takes at least one PID")
 	}
@@ -38,6 +42,9 @@ func dump(ctx context.Context, s streams, j *judged, l *lookFlags, args []string
 	look, err := l.look()
 	if err != nil {
 		return err
+	}
+	if running && (look.Values || len(look.Vars) > 0) {
+		return usageErrorf("--no-stop reads no variables: they change while they are read; leave out --values and --var")
 	}
 	pids := make([]int, len(args))
 	for i, a := range args {
@@ -50,12 +57,16 @@ func dump(ctx context.Context, s streams, j *judged, l *lookFlags, args []string
 	r := j.load()
 	o := observe.New()
 	o.Look = look
+	read := o.Dump
+	if running {
+		read = o.Sample
+	}
 	var first error
 	for i, pid := range pids {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := dumpOne(ctx, s, j, r, o, pid, i); err != nil {
+		if err := dumpOne(ctx, s, j, r, read, pid, i); err != nil {
 			if first == nil {
 				first = err
 			}
@@ -69,8 +80,11 @@ func dump(ctx context.Context, s streams, j *judged, l *lookFlags, args []string
 	return nil
 }
 
-func dumpOne(ctx context.Context, s streams, j *judged, r ruleSet, o *observe.Observer, pid, i int) error {
-	c, err := o.Dump(ctx, pid)
+// reading makes a capture of one look at a process.
+type reading func(context.Context, int) (*capture.Capture, error)
+
+func dumpOne(ctx context.Context, s streams, j *judged, r ruleSet, read reading, pid, i int) error {
+	c, err := read(ctx, pid)
 	if err != nil {
 		return err
 	}

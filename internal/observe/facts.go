@@ -47,7 +47,7 @@ func (f *facts) end(s *session, ran time.Duration) {
 		m["php.version"], m["php.sapi"] = rt.Version, rt.SAPI
 	}
 	if th != nil {
-		engineFacts(m, th, l.Mem, s.nameOf)
+		s.engineFacts(m, th)
 		if op := lastOpcode(c); op != "" {
 			m["php.opcode"] = op
 		}
@@ -59,7 +59,8 @@ func (f *facts) end(s *session, ran time.Duration) {
 }
 
 // engineFacts asks the engine about itself. It need not stand still for that.
-func engineFacts(m map[string]any, th *zend.Thread, r remote.Reader, nameOf func(remote.Addr) string) {
+func (s *session) engineFacts(m map[string]any, th *zend.Thread) {
+	r := s.live.Mem
 	if mem, err := th.Memory(r); err == nil {
 		m["php.memory_usage"] = int64(mem.Reserved)
 		if mem.Limit < 1<<62 { // memory_limit=-1 is a limit nobody reaches
@@ -81,11 +82,14 @@ func engineFacts(m map[string]any, th *zend.Thread, r remote.Reader, nameOf func
 		m["php.output_buffer_bytes"] = int64(o.Used)
 	}
 	if a, err := th.Allocator(r); err == nil {
-		m["php.allocator"] = allocator(a, nameOf)
+		m["php.allocator"] = allocator(a, s.nameOf)
 	}
 	d, err := th.Depth(r)
 	if err == nil {
 		m["php.frames"], m["php.frames_exact"] = int64(d.Frames), d.Exact
+		if d.Frames > zend.MaxFrames && len(d.Outer) > 0 {
+			s.note("%s", outermostNote(&d))
+		}
 	}
 	var outermost *zend.Frame
 	if n := len(d.Outer); n > 0 {

@@ -366,6 +366,12 @@ func TestABrokenHeapEndsTheWalkWithItsReason(t *testing.T) {
 			h.ptr(fn, l.FuncName, name)
 			return h.call(fn, 0, 0)
 		}, ErrLayout, "1099511627776 bytes"},
+		{"a name that is a piece of the heap", func(h *heap) remote.Addr {
+			return h.call(h.user("f\x00\x01secret", "", "/a.php", 1), 0, 0)
+		}, ErrLayout, "control bytes"},
+		{"a class name that is a piece of the heap", func(h *heap) remote.Addr {
+			return h.call(h.user("f", "C\x01secret", "/a.php", 1), 0, 0)
+		}, ErrLayout, "control bytes"},
 		{"a name that is not mapped", func(h *heap) remote.Addr {
 			fn := h.user("f", "", "/a.php", 1)
 			h.ptr(fn, l.FuncName, 0x8000)
@@ -463,5 +469,62 @@ func TestAgreedOpcodesAreThoseOfAllTables(t *testing.T) {
 		if _, err := agreed(v); !errors.Is(err, ErrIncomplete) {
 			t.Errorf("%q: %v", v, err)
 		}
+	}
+}
+
+// restless is memory that changes each time it is read.
+type restless struct {
+	*heap
+	at     remote.Addr
+	values []remote.Addr
+	reads  int
+}
+
+func (r *restless) ReadMemory(p []byte, at remote.Addr) (int, error) {
+	r.ptr(r.at, 0, r.values[r.reads%len(r.values)])
+	r.reads++
+	return r.heap.ReadMemory(p, at)
+}
+
+func TestAStackThatNeverHoldsStillIsNotShown(t *testing.T) {
+	l := table82(t)
+	h := newHeap(t, l)
+	main := h.call(h.user("main", "", "/a.php", 1), 0, 0)
+	h.put(main, l.EDCallInfo, 4, uint64(l.CallTop))
+	a, b := h.call(h.user("a", "", "/a.php", 2), main, 0), h.call(h.user("b", "", "/a.php", 3), main, 0)
+	th := &Thread{rt: &Runtime{Layout: l}, eg: egAt}
+	for _, tt := range []struct {
+		name   string
+		values []remote.Addr
+		frames int
+		torn   int
+	}{
+		{"still", []remote.Addr{a}, 2, 0},
+		{"restless", []remote.Addr{a, b}, 0, 20},
+		{"calls and returns", []remote.Addr{a, main, b}, 0, 20},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := &restless{heap: h, at: egAt + remote.Addr(l.EGCurrent), values: tt.values}
+			s, torn := th.Sample(r, 20)
+			if torn != tt.torn || len(s.Frames) != tt.frames || errors.Is(s.Err, ErrTorn) != (tt.torn > 0) {
+				t.Errorf("%d frames, torn %d times, %v", len(s.Frames), torn, s.Err)
+			}
+		})
+	}
+}
+
+// TestACallInTheMakingIsNoStack has a frame that was pushed and not yet run:
+// nothing calls it, and it does not say that C code does.
+func TestACallInTheMakingIsNoStack(t *testing.T) {
+	l := table82(t)
+	h := newHeap(t, l)
+	cur := h.call(h.user("pending", "", "/a.php", 1), 0, 0)
+	h.ptr(egAt, l.EGCurrent, cur)
+	th := &Thread{rt: &Runtime{Layout: l}, eg: egAt}
+	if s, torn := th.Sample(h, 3); !errors.Is(s.Err, ErrTorn) || torn != 3 || len(s.Frames) != 0 {
+		t.Errorf("%+v, torn %d times", s, torn)
+	}
+	if d, err := th.Depth(h); err == nil || d.Exact {
+		t.Errorf("%+v, %v", d, err)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/phpwhy/phpwhy/symbolize/remote"
 )
@@ -148,14 +147,14 @@ func (rt *Runtime) function5(r remote.Reader, at remote.Addr) *function {
 			err = fmt.Errorf("%w: class without a name", ErrLayout)
 		}
 		if err != nil {
-			fn.err = fmt.Errorf("class of %s: %w", fn.name, err)
+			fn.err = fmt.Errorf("class of %s: %w", short(fn.name), err)
 			return fn
 		}
 	}
 	switch fn.kind {
 	case l.TypeUser, l.TypeEval:
 		if uint64(n) < l.FuncSize {
-			fn.err = fmt.Errorf("%w: function %s at %s: %v", ErrWild, fn.name, at, err)
+			fn.err = fmt.Errorf("%w: function %s at %s: %v", ErrWild, short(fn.name), at, err)
 			return fn
 		}
 		fn.opcodes = word(l.OpOpcodes)
@@ -167,7 +166,7 @@ func (rt *Runtime) function5(r remote.Reader, at remote.Addr) *function {
 			err = errors.New("no file name")
 		}
 		if err != nil || fn.opcodes%8 != 0 || fn.last > maxOplines || fn.lineEnd > maxLine {
-			fn.err = fmt.Errorf("%w: function %q: %d oplines at %s, file: %v", ErrLayout, fn.name, fn.last, fn.opcodes, err)
+			fn.err = fmt.Errorf("%w: function %q: %d oplines at %s, file: %v", ErrLayout, short(fn.name), fn.last, fn.opcodes, err)
 		}
 	case l.TypeInternal, overloaded, overloadedTemporary:
 		fn.handler = word(l.InternalHandler)
@@ -193,10 +192,13 @@ func cstr(r remote.Reader, at remote.Addr) (string, error) {
 	if errors.Is(err, remote.ErrUnterminated) {
 		return s + cutMark, nil
 	}
-	if err == nil && strings.ContainsFunc(s, func(c rune) bool { return c < ' ' && c != '\t' }) {
-		return "", fmt.Errorf("%w: control bytes in a name", ErrLayout)
+	if err == nil {
+		err = printable(s)
 	}
-	return s, err
+	if err != nil {
+		return "", err
+	}
+	return s, nil
 }
 
 // prefetch5 records what walk5 and LineAt will read: the top of the VM stack

@@ -17,6 +17,8 @@ const (
 	// maxString bounds a name or path in bytes; what is longer ends in cutMark.
 	maxString = 4096
 	cutMark   = "…"
+	// maxErrName is how much of a name an error quotes, in bytes.
+	maxErrName = 100
 	// maxName is the length from which on a name can't be one.
 	maxName = 1 << 20
 	// maxLine bounds a line number.
@@ -158,13 +160,13 @@ func (rt *Runtime) function(r remote.Reader, at remote.Addr) *function {
 	word := func(off uint64) remote.Addr { return remote.Addr(binary.LittleEndian.Uint64(b[off:])) }
 	fn.kind = b[l.FuncType]
 	fn.flags = binary.LittleEndian.Uint32(b[l.FuncFlags:])
-	if fn.name, err = rt.str(r, word(l.FuncName)); err != nil {
+	if fn.name, err = rt.name(r, word(l.FuncName)); err != nil {
 		fn.err = fmt.Errorf("function's name: %w", err)
 		return fn
 	}
 	if scope := word(l.FuncScope); scope != 0 {
 		if fn.class, err = rt.className(r, scope); err != nil {
-			fn.err = fmt.Errorf("class of %s: %w", fn.name, err)
+			fn.err = fmt.Errorf("class of %s: %w", short(fn.name), err)
 			return fn
 		}
 	}
@@ -173,7 +175,7 @@ func (rt *Runtime) function(r remote.Reader, at remote.Addr) *function {
 		fn.handler = word(l.InternalHandler)
 	case l.TypeUser, l.TypeEval:
 		if uint64(n) < l.FuncSize {
-			fn.err = fmt.Errorf("%w: function %s at %s: %v", ErrWild, fn.name, at, err)
+			fn.err = fmt.Errorf("%w: function %s at %s: %v", ErrWild, short(fn.name), at, err)
 			return fn
 		}
 		fn.opcodes = word(l.OpOpcodes)
@@ -189,7 +191,7 @@ func (rt *Runtime) function(r remote.Reader, at remote.Addr) *function {
 			err = errors.New("no file name")
 		}
 		if err != nil || fn.opcodes%8 != 0 || fn.last > maxOplines || fn.lineEnd > maxLine {
-			fn.err = fmt.Errorf("%w: function %q: %d oplines at %s, file: %v", ErrLayout, fn.name, fn.last, fn.opcodes, err)
+			fn.err = fmt.Errorf("%w: function %q: %d oplines at %s, file: %v", ErrLayout, short(fn.name), fn.last, fn.opcodes, err)
 		}
 	default:
 		fn.err = fmt.Errorf("%w: function at %s has type %d", ErrLayout, at, fn.kind)
@@ -213,12 +215,47 @@ func (rt *Runtime) className(r remote.Reader, ce remote.Addr) (string, error) {
 		return "", err
 	}
 	s, err := rt.str(r, p)
-	if err == nil && s == "" {
-		err = fmt.Errorf("%w: class without a name", ErrLayout)
-	}
 	// The name of an anonymous class goes on behind a NUL with its place.
 	s, _, _ = strings.Cut(s, "\x00")
-	return s, err
+	if err == nil {
+		err = printable(s)
+	}
+	switch {
+	case err != nil:
+		return "", err
+	case s == "":
+		return "", fmt.Errorf("%w: class without a name", ErrLayout)
+	}
+	return s, nil
+}
+
+// name reads a function's name.
+func (rt *Runtime) name(r remote.Reader, at remote.Addr) (string, error) {
+	s, err := rt.str(r, at)
+	if err == nil {
+		err = printable(s)
+	}
+	if err != nil {
+		return "", err
+	}
+	return s, nil
+}
+
+// printable refuses a name that can't be one: where a pointer or a length is
+// wrong it would be a piece of the heap, with whatever that holds.
+func printable(s string) error {
+	if strings.ContainsFunc(s, func(c rune) bool { return c < ' ' && c != '\t' }) {
+		return fmt.Errorf("%w: control bytes in a name", ErrLayout)
+	}
+	return nil
+}
+
+// short cuts a name for an error.
+func short(s string) string {
+	if len(s) > maxErrName {
+		return strings.ToValidUTF8(s[:maxErrName], "") + cutMark
+	}
+	return s
 }
 
 // str reads a zend_string; NULL is "".
