@@ -10,7 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -254,4 +257,84 @@ setTimeout(() => {}, 600000)
 		t.Errorf("requests %+v", c.Target.Requests)
 	}
 	t.Logf("%d threads, 2 with PHP", len(threads))
+}
+
+// TestTheCurrentLineBesidePhpspy stops a running loop at many moments and
+// compares the line that phpwhy and, when it is on PATH, phpspy print with the
+// line of the opline in the interpreter's register, read by gdb.
+func TestTheCurrentLineBesidePhpspy(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "lines.php")
+	writeFile(t, path, `<?php
+function work()
+{
+    $s = 0;
+    for ($i = 0; ; $i++) {
+        $s += $i * 3;
+        $s ^= $i;
+        $t = "x" . $s;
+        $u = $t[1] .
+            $t;
+        $v = [$t, $u, $s];
+    }
+}
+echo "ready\n";
+work();
+`)
+	w := testphp.Start(t, testphp.DWARF(t), path)
+	phpspy, _ := exec.LookPath("phpspy")
+	spyLine := regexp.MustCompile(`(?m)^\d+ work \S+:(\d+)`)
+	o := New()
+	rounds, known, ours, theirs, spied := 30, 0, 0, 0, 0
+	for range rounds {
+		time.Sleep(7 * time.Millisecond)
+		stop(t, w.PID)
+		out, err := exec.Command(testphp.Require(t, "gdb"), "-nx", "-batch", "-iex", "set debuginfod enabled off", "-p", strconv.Itoa(w.PID),
+			"-ex", "frame function execute_ex", "-ex", `printf "LINE %d\n", ((zend_op *) $r15)->lineno`).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		_, after, ok := strings.Cut(string(out), "LINE ")
+		want, err := strconv.Atoi(strings.Split(after+"\n", "\n")[0])
+		if ok && err == nil && want > 2 && want < 13 {
+			known++
+			c, err := o.Dump(context.Background(), w.PID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range c.Stacks[0].Frames {
+				if f.Kind == stack.PHP && !f.Internal {
+					if f.Line == want {
+						ours++
+					} else {
+						t.Errorf("line %d, gdb says %d", f.Line, want)
+					}
+					break
+				}
+			}
+			if phpspy != "" {
+				ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+				out, _ := exec.CommandContext(ctx, phpspy, "-p", strconv.Itoa(w.PID), "-l", "3", "-s", "1000000", "-V", "82").Output()
+				cancel()
+				if m := spyLine.FindSubmatch(out); m != nil {
+					spied++
+					if string(m[1]) == strconv.Itoa(want) {
+						theirs++
+					}
+				}
+			}
+		}
+		if err := syscall.Kill(w.PID, syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if known < rounds/2 {
+		t.Errorf("gdb found the line in %d of %d rounds", known, rounds)
+	}
+	t.Logf("right line: phpwhy %d of %d, phpspy %d of %d", ours, known, theirs, spied)
+	table := fmt.Sprintf("| tool | samples | right current line |\n| --- | --- | --- |\n| phpwhy | %d | %d |\n", known, ours)
+	if spied > 0 {
+		table += fmt.Sprintf("| phpspy | %d | %d |\n", spied, theirs)
+	}
+	figures(t, table)
 }
