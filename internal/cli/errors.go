@@ -38,7 +38,7 @@ func exitCode(err error) int {
 	case errors.Is(err, proc.ErrPermission), errors.Is(err, ptrace.ErrTraced), errors.Is(err, ptrace.ErrUnsupported):
 		return exitForbidden
 	case errors.Is(err, proc.ErrNoProcess), errors.Is(err, proc.ErrZombie), errors.Is(err, proc.ErrKernelThread),
-		errors.Is(err, zend.ErrNotPHP), errors.Is(err, zend.ErrNoVersion), errors.Is(err, zend.ErrLayout),
+		errors.Is(err, zend.ErrNotPHP), errors.Is(err, zend.ErrNoSymbols), errors.Is(err, zend.ErrNoVersion), errors.Is(err, zend.ErrLayout),
 		errors.As(err, &unsupported), errors.Is(err, observe.ErrNoBreakpoint), errors.Is(err, context.Canceled):
 		return exitTarget
 	}

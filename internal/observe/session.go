@@ -94,12 +94,16 @@ func findPHP(img *symbolize.Image, live *target.Live) (symbolize.MappedModule, e
 		opened = errors.Join(opened, err)
 		for _, m := range mods {
 			seen[m.Name] = true
-			if _, ok := m.Symbol("executor_globals"); ok {
-				return m, nil
+			for _, name := range []string{"executor_globals", "executor_globals_offset", "executor_globals_id"} {
+				if _, ok := m.Symbol(name); ok {
+					return m, nil
+				}
 			}
-			if _, ok := m.Symbol("executor_globals_offset"); ok {
-				return m, nil
-			}
+		}
+	}
+	if m, err := img.ModuleNamed(likely[0]); err == nil {
+		if b, err := m.File().Section(".rodata"); err == nil && zend.Banner(b) != "" {
+			return symbolize.MappedModule{}, fmt.Errorf("process %d (%s, PHP %s): %w", live.PID, exe, zend.Banner(b), zend.ErrNoSymbols)
 		}
 	}
 	if opened != nil {

@@ -54,7 +54,12 @@ const Executor = "execute_ex"
 // Join merges the two stacks. PHP frames follow the native frame that runs
 // them: an internal function its handler, user functions their execute_ex.
 func Join(in Input) Stack {
-	j := joiner{php: in.PHP, topCall: in.TopCall, trusted: trusted(&in)}
+	j := joiner{all: in.PHP, php: in.PHP, topCall: in.TopCall, trusted: trusted(&in)}
+	for i := range in.Native {
+		if n := &in.Native[i]; n.Function == Executor && !n.Inlined || n.Executes {
+			j.executors++
+		}
+	}
 	for i := range in.Native {
 		var outer *NativeFrame
 		if i+1 < len(in.Native) {
@@ -90,14 +95,19 @@ func Join(in Input) Stack {
 }
 
 type joiner struct {
+	all     []PHPFrame
 	php     []PHPFrame // not yet placed
 	out     []Frame
 	idle    int // execute_ex frames for which no PHP frame was left
 	topCall func(remote.Addr) (top, known bool)
 	trusted bool // this build keeps execute_data in r14
-	placed  int
-	called  bool         // the next PHP frame has called another
-	jit     *NativeFrame // generated code met last
+	// executors are the execute_ex frames that are still to come, and magic is
+	// the frame that was placed last if it was called by a trampoline.
+	executors int
+	magic     string
+	placed    int
+	called    bool         // the next PHP frame has called another
+	jit       *NativeFrame // generated code met last
 	// doubtful are the functions whose line was not kept anywhere.
 	doubtful []string
 }
@@ -119,6 +129,43 @@ func trusted(in *Input) bool {
 	return false
 }
 
+// runs returns which of the remaining PHP frames the interpreter's register
+// names, -1 when none.
+func (j *joiner) runs(n *NativeFrame) int {
+	if !j.trusted || n.Regs == nil {
+		return -1
+	}
+	// Only of PHP code that some other frame of PHP code was called from; an
+	// internal function before it is placed with its caller.
+	last := -1
+	for k := range j.php {
+		if !j.php[k].Internal {
+			if holds(n.Regs, j.php[k].ExecuteData) {
+				return last + 1
+			}
+			last = k
+		}
+	}
+	return -1
+}
+
+// isTrampoline recognises the execute_ex that ran the trampoline of a missing
+// method. PHP replaces that frame by __call's, but an extension that wraps
+// execute_ex has called it for either: outside of __call stands one execute_ex
+// more than there are frames that need one.
+func (j *joiner) isTrampoline() bool {
+	if j.magic == "" {
+		return false
+	}
+	need := 0
+	for i := range j.php {
+		if j.php[i].Top && !j.php[i].Internal {
+			need++
+		}
+	}
+	return j.executors+1 > need
+}
+
 // runsNothing recognises an execute_ex that was called for a frame which is
 // PHP's no more: it has handed its call on (the trampoline of a missing method,
 // under an extension that wraps execute_ex), or has returned and destroys its
@@ -131,8 +178,10 @@ func (j *joiner) runsNothing(n *NativeFrame) bool {
 	if !ok {
 		return false
 	}
-	for k := range j.php {
-		if j.php[k].ExecuteData == remote.Addr(ed) {
+	// An inner execute_ex keeps its caller's register where no table says, so
+	// it may still hold a frame that was placed further in.
+	for k := range j.all {
+		if j.all[k].ExecuteData == remote.Addr(ed) {
 			return false
 		}
 	}
@@ -177,6 +226,9 @@ func (j *joiner) hidesExecutor(n, outer *NativeFrame) bool {
 	if len(j.php) == 0 || j.php[0].Internal || n.Regs == nil || outer == nil || outer.Function == Executor {
 		return false
 	}
+	if outer.Module == generated {
+		return false // a helper of the JIT, whose code runs in execute_ex already
+	}
 	p := &j.php[0]
 	if !holds(n.Regs, p.ExecuteData) || outer.Regs == nil || holds(outer.Regs, p.ExecuteData) || p.LineAt == nil {
 		return false
@@ -198,12 +250,18 @@ func holds(r *remote.Regs, ed remote.Addr) bool {
 // executed places the PHP frames that one execute_ex runs: up to and
 // including the user frame it was called for.
 func (j *joiner) executed(n *NativeFrame) {
-	if j.runsNothing(n) {
+	j.executors--
+	if j.isTrampoline() || j.runsNothing(n) {
 		return
 	}
 	if len(j.php) == 0 {
 		j.idle++
 		return
+	}
+	// A frame that this execute_ex does not run yet, or no longer, has no
+	// native frame: its call is being made or left.
+	for k := j.runs(n); k > 0; k-- {
+		j.place()
 	}
 	innermost := true
 	// An internal function that was called, or whatever the last execute_ex
@@ -280,6 +338,10 @@ const leftByJump = "tail-call"
 func (j *joiner) place() {
 	f := j.php[0].Frame
 	f.Kind = PHP
+	j.magic = ""
+	if f.Function == "__call" || f.Function == "__callStatic" {
+		j.magic = f.Function
+	}
 	j.out = append(j.out, f)
 	j.php = j.php[1:]
 	j.placed++

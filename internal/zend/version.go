@@ -38,6 +38,15 @@ func findVersion(o Options, r remote.Reader) (version, error) {
 	return version{}, fmt.Errorf("%w: %v; %v", ErrNoVersion, liveErr, fileErr)
 }
 
+// Banner finds PHP's version in a program's .rodata, "" when it is not PHP's.
+func Banner(rodata []byte) string {
+	v, err := bannerVersion(Options{Rodata: func() ([]byte, error) { return rodata, nil }})
+	if err != nil {
+		return ""
+	}
+	return v
+}
+
 func bannerVersion(o Options) (string, error) {
 	if o.Rodata == nil {
 		return "", fmt.Errorf("no .rodata")

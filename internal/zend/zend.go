@@ -26,6 +26,8 @@ import (
 var (
 	// ErrNotPHP: the process has no Zend engine in it.
 	ErrNotPHP = errors.New("it is not PHP: no module in it exports executor_globals")
+	// ErrNoSymbols: the engine is there, but nothing says where in it.
+	ErrNoSymbols = errors.New("it is PHP, but its file has no symbol table at all, as static binaries that were stripped: keep or install its symbols")
 	// ErrThreadSafe: the engine is thread-safe (ZTS), and its threads' globals
 	// can't be found.
 	ErrThreadSafe = errors.New("this PHP is thread-safe (ZTS)")
