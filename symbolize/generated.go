@@ -315,13 +315,26 @@ func (img *Image) target(pc remote.Addr) remote.Addr {
 	case direct:
 		stub, ok := m.symbolAt(c.at, 0)
 		if name, of := strings.CutSuffix(stub.Name, "@plt"); ok && of {
-			at, _, _ := img.Lookup(name, nil)
-			return at
+			return img.hostNamed(name) // of another module's functions only those matter
 		}
 		return remote.Addr(c.at + bias)
 	case throughMemory:
 		if to, err := remote.Pointer(img.mem, remote.Addr(c.at+bias)); err == nil {
 			return to
+		}
+	}
+	return 0
+}
+
+// hostNamed finds a host by its name, 0 when there is none.
+func (img *Image) hostNamed(name string) remote.Addr {
+	img.mu.Lock()
+	hosts := img.hosts
+	img.mu.Unlock()
+	for _, h := range hosts {
+		p := img.find(h.entry)
+		if s, ok := p.mod.Symbol(name); ok && s.Value+p.bias == uint64(h.entry) {
+			return h.entry
 		}
 	}
 	return 0
