@@ -23,7 +23,6 @@ type undo struct {
 	PID   int
 	Sites []undoSite
 	Net   net
-	PC    uint64
 }
 
 type undoSite struct {
@@ -162,7 +161,6 @@ func (u *undo) restore(e *int3) error {
 		return errors.Join(err, s.close())
 	}
 	n := u.Net
-	n.pc = u.PC
 	e.s, s.eng, s.net = s, e, &n
 	return s.release()
 }

@@ -56,6 +56,9 @@ func tracerMain(spec string) {
 		n, _ := strconv.ParseUint(a, 0, 64)
 		o.Breakpoints = append(o.Breakpoints, Breakpoint{Addr: remote.Addr(n), Name: a})
 	}
+	if n := os.Getenv("PTRACE_TEST_STOPS"); n != "" {
+		o.MaxStops, _ = strconv.Atoi(n)
+	}
 	n := 0
 	res, err := Observe(context.Background(), pid, o, HandlerFunc(func(*Stop) Verdict {
 		if n++; n == 100 {
@@ -63,6 +66,9 @@ func tracerMain(spec string) {
 		}
 		return Continue
 	}))
+	if err == nil && o.MaxStops > 0 {
+		os.Exit(0)
+	}
 	fmt.Fprintf(os.Stderr, "%+v %v\n", res, err)
 	os.Exit(1)
 }

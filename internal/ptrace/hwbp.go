@@ -61,14 +61,16 @@ func (e *hwbp) arm() error {
 	return e.unpause()
 }
 
+var hwbpHandler = []byte{
+	0x81, 0x8a, 0xb0, 0, 0, 0, 0, 0, 1, 0, // orl $0x10000,0xb0(%rdx)   uc_mcontext.gregs[REG_EFL]
+	0xc3, // ret
+}
+
 // layout is the net's page: a handler that sets the resume flag in the saved
 // registers, so that the instruction runs.
 func (e *hwbp) layout(page uint64) (code []byte, handler, restorer uint64) {
 	code = make([]byte, netPageSize)
-	copy(code, []byte{
-		0x81, 0x8a, 0xb0, 0, 0, 0, 0, 0, 1, 0, // orl $0x10000,0xb0(%rdx)   uc_mcontext.gregs[REG_EFL]
-		0xc3, // ret
-	})
+	copy(code, hwbpHandler)
 	copy(code[restorerAt:], sigreturn)
 	return code, page, page + restorerAt
 }

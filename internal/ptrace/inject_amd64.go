@@ -11,92 +11,180 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// A worker is made to run a system call by pointing a thread at a `syscall`
+// instruction of its own libc. The tracer may be killed at any instant of that,
+// and the thread then runs on alone from wherever it was put. So its way home
+// is laid out before the first register changes: below its stack stands the
+// frame of a signal that never was, with all its registers in it. The system
+// call instruction is followed by ret, that leads to the libc's own restorer,
+// and rt_sigreturn(2) takes everything from the frame. A living tracer does
+// not let it come to that: it puts the registers back itself.
+
 const (
 	// maxInjectStops bounds the stops seen before an injected call is done.
 	maxInjectStops = 1000
-	// maxCodeScan bounds how much of one mapping is searched for a system
-	// call instruction, in bytes.
-	maxCodeScan = 4 << 20
-	redZone     = 128
+	// maxCodeScan bounds how much of one mapping is searched for the two
+	// pieces of code, and maxCodeMappings how many mappings, in bytes.
+	maxCodeScan     = 32 << 20
+	maxCodeMappings = 64
+	codeChunk       = 256 << 10
+	redZone         = 128
 )
 
-// syscallInsn finds a `syscall` instruction (0f 05) in the process. The vdso
-// has one on every kernel: the way out of clock_gettime.
-func syscallInsn(pid int, mem *os.File) (uint64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
-	if err != nil {
-		return 0, err
+// borrowed are the pieces of the target's own code that an injected call uses.
+type borrowed struct {
+	call   uint64 // syscall; ret
+	goBack uint64 // mov $SYS_rt_sigreturn,%eax; syscall
+}
+
+func (b borrowed) ok() bool { return b.call != 0 && b.goBack != 0 }
+
+var (
+	callCode = []byte{0x0f, 0x05, 0xc3}
+	// The restorer of glibc and musl has the first form, that of others the second.
+	goBackCodes = [][]byte{
+		{0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05},
+		{0xb8, 15, 0, 0, 0, 0x0f, 0x05},
 	}
-	var found uint64
+)
+
+// borrow finds the code to inject with. It reads a running target: nothing has
+// to stand still for it.
+func (s *session) borrow() error {
+	if s.code.ok() {
+		return nil
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", s.pid))
+	if err != nil {
+		return err
+	}
+	var likely, other []string
 	for line := range strings.Lines(string(b)) {
 		f := strings.Fields(line)
 		if len(f) < 5 || len(f[1]) < 4 || f[1][2] != 'x' {
 			continue
 		}
-		vdso := f[len(f)-1] == "[vdso]"
-		if found != 0 && !vdso {
-			continue
+		name := f[len(f)-1]
+		if strings.Contains(name, "/libc") || strings.Contains(name, "/ld-musl") {
+			likely = append(likely, f[0])
+		} else {
+			other = append(other, f[0])
 		}
-		lo, hi, _ := strings.Cut(f[0], "-")
+	}
+	for i, r := range append(likely, other...) {
+		if i == maxCodeMappings {
+			break
+		}
+		lo, hi, _ := strings.Cut(r, "-")
 		start, err1 := strconv.ParseUint(lo, 16, 64)
 		end, err2 := strconv.ParseUint(hi, 16, 64)
 		if err1 != nil || err2 != nil || end <= start || int64(start) < 0 {
 			continue // [vsyscall] has a negative file offset
 		}
-		code := make([]byte, min(end-start, maxCodeScan))
-		n, _ := mem.ReadAt(code, int64(start))
-		if i := bytes.Index(code[:n], []byte{0x0f, 0x05}); i >= 0 {
-			found = start + uint64(i)
-			if vdso {
-				break
+		if s.code.search(s.mem, start, min(end, start+maxCodeScan)); s.code.ok() {
+			return nil
+		}
+	}
+	return ErrNoSyscall
+}
+
+// search looks for what is still missing in [start, end).
+func (b *borrowed) search(mem *os.File, start, end uint64) {
+	buf := make([]byte, codeChunk+16)
+	for at := start; at < end && !b.ok(); at += codeChunk {
+		n, _ := mem.ReadAt(buf[:min(uint64(len(buf)), end-at)], int64(at))
+		if i := bytes.Index(buf[:n], callCode); i >= 0 && b.call == 0 {
+			b.call = at + uint64(i)
+		}
+		for _, code := range goBackCodes {
+			if i := bytes.Index(buf[:n], code); i >= 0 && b.goBack == 0 {
+				b.goBack = at + uint64(i)
 			}
 		}
 	}
-	if found == 0 {
-		return 0, ErrNoSyscall
-	}
-	return found, nil
 }
 
-// injectAt makes the thread run one system call, through the instruction at pc,
-// and puts its registers and signal mask back. The thread must stand in a stop;
-// afterwards it stands in an event stop, from which an interrupted system call
-// of its own restarts as the kernel intended.
-func (s *session) injectAt(t *tracee, pc, nr uint64, args ...uint64) (uint64, error) {
+// call is a system call to inject. Data is written into the target's memory
+// for it, and read back afterwards; args that are in data start at dataBit.
+type call struct {
+	nr   uint64
+	args []uint64
+	data []byte
+}
+
+// inData marks an argument as an offset into a call's data.
+const inData = 1 << 63
+
+// inject makes the thread run one system call and puts its registers and signal
+// mask back. The thread must stand in a stop; afterwards it stands in an event
+// stop, from which an interrupted system call of its own restarts as the
+// kernel intended.
+func (s *session) inject(t *tracee, c *call) (uint64, error) {
+	fail := func(err error) (uint64, error) {
+		return 0, fmt.Errorf("injected system call %d: %w", c.nr, err)
+	}
+	if err := s.borrow(); err != nil {
+		return fail(err)
+	}
+	mem, done, err := s.memoryOf(t)
+	if err != nil {
+		return fail(err)
+	}
+	defer done()
 	var saved userRegs
 	if err := getRegs(t.tid, &saved); err != nil {
-		return 0, err
+		return fail(err)
 	}
 	mask, err := getSigMask(t.tid)
 	if err != nil {
-		return 0, err
+		return fail(err)
 	}
-	// No signal may come between; those that arrive stay pending.
-	if err := setSigMask(t.tid, ^uint64(0)); err != nil {
-		return 0, err
+	sp, data, err := s.wayHome(t, mem, &saved, mask, c.data)
+	if err != nil {
+		return fail(err)
 	}
 	r := saved
-	r.Rip, r.Rax, r.Orig_rax = pc, nr, ^uint64(0) // -1: nothing to restart
+	r.Rip, r.Rsp, r.Rax, r.Orig_rax = s.code.call, sp, c.nr, ^uint64(0) // -1: nothing to restart
 	for i, p := range []*uint64{&r.Rdi, &r.Rsi, &r.Rdx, &r.R10, &r.R8, &r.R9} {
-		if i < len(args) {
-			*p = args[i]
+		if i < len(c.args) {
+			if *p = c.args[i]; *p&inData != 0 && *p != ^uint64(0) {
+				*p = data + *p&^inData
+			}
 		}
 	}
 	ret, err := s.runCall(t, &r)
 	if err != nil && gone(err) {
-		return 0, err
+		return fail(err)
 	}
 	// Out of the system call stop and into an event stop, without a single
 	// instruction in between: only there does the kernel look at orig_rax.
 	err = errors.Join(err, s.toEventStop(t))
-	err = errors.Join(err, setRegs(t.tid, &saved), setSigMask(t.tid, mask))
+	// The mask first: until the registers are back the frame would restore it.
+	err = errors.Join(err, setSigMask(t.tid, mask), setRegs(t.tid, &saved))
 	if err != nil {
-		return 0, fmt.Errorf("injected system call %d: %w", nr, err)
+		return fail(err)
 	}
 	if e := int64(ret); e < 0 && e > -4096 {
-		return 0, fmt.Errorf("injected system call %d: %w", nr, unix.Errno(-e))
+		return fail(unix.Errno(-e))
+	}
+	if len(c.data) > 0 {
+		if _, err := mem.ReadAt(c.data, int64(data)); err != nil {
+			return fail(err)
+		}
 	}
 	return ret, nil
+}
+
+// memoryOf returns the memory that a thread or child runs in.
+func (s *session) memoryOf(t *tracee) (*os.File, func(), error) {
+	if !t.child {
+		return s.mem, func() {}, nil
+	}
+	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", t.tid), os.O_RDWR, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	return f, func() { _ = f.Close() }, nil
 }
 
 // runCall sets the registers r and runs until the call they describe returns.
@@ -105,6 +193,11 @@ func (s *session) injectAt(t *tracee, pc, nr uint64, args ...uint64) (uint64, er
 func (s *session) runCall(t *tracee, r *userRegs) (uint64, error) {
 	nr, after := r.Rax, r.Rip+2
 	if err := setRegs(t.tid, r); err != nil {
+		return 0, err
+	}
+	// No signal may come between; those that arrive stay pending. Only now: a
+	// tracer killed before would have left the thread deaf.
+	if err := setSigMask(t.tid, ^uint64(0)); err != nil {
 		return 0, err
 	}
 	entered, sig := false, 0
@@ -171,40 +264,4 @@ func (s *session) nextOf(t *tracee) (event, error) {
 	}
 	consume(t.tid)
 	return ev, nil
-}
-
-// scratch runs f with the address of n bytes the thread's kernel calls may
-// write to, and puts the old contents back. They lie below the red zone of its
-// stack, or where that is not mapped yet, in other writable memory.
-func scratch(pid int, mem *os.File, sp uint64, n int, f func(at uint64) error) error {
-	at := (sp - redZone - uint64(n)) &^ 15
-	old := make([]byte, n)
-	if _, err := mem.ReadAt(old, int64(at)); err != nil {
-		if at, err = writable(pid); err != nil {
-			return err
-		}
-		if _, err := mem.ReadAt(old, int64(at)); err != nil {
-			return err
-		}
-	}
-	err := f(at)
-	if _, werr := mem.WriteAt(old, int64(at)); werr != nil {
-		err = errors.Join(err, werr)
-	}
-	return err
-}
-
-// writable returns the start of the first private writable mapping.
-func writable(pid int) (uint64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(b)) {
-		lo, rest, _ := strings.Cut(line, "-")
-		if _, perm, ok := strings.Cut(rest, " "); ok && strings.HasPrefix(perm, "rw-p") {
-			return strconv.ParseUint(lo, 16, 64)
-		}
-	}
-	return 0, errors.New("no writable memory")
 }

@@ -11,10 +11,11 @@ import (
 
 const (
 	// maxInt3 bounds the breakpoints to what the net's page holds.
-	maxInt3    = 64
+	maxInt3    = 64 // slots up to 3,584
 	int3Byte   = 0xcc
 	siKernel   = 0x80 // SI_KERNEL: int3 raises SIGTRAP with it on x86
-	slotSize   = 32   // an instruction of at most 15 bytes and a jump of 14
+	slotSize   = 32   // an instruction of at most 15 bytes, a jump of 14, …
+	firstAt    = 31   // … and the byte that the breakpoint has replaced
 	tableAt    = 64   // in the net's page: entries of 16 bytes, ended by 0
 	slotsAt    = 1536
 	restorerAt = 48
@@ -52,6 +53,9 @@ func (e *int3) arm() error {
 		n, err := e.s.mem.ReadAt(code[:], int64(bp.Addr))
 		if n == 0 {
 			return fmt.Errorf("read the code of %s at %s: %w", bp.Name, bp.Addr, err)
+		}
+		if code[0] == int3Byte && e.s.repair() {
+			n, _ = e.s.mem.ReadAt(code[:], int64(bp.Addr))
 		}
 		if code[0] == int3Byte {
 			return fmt.Errorf("%s at %s: %w: there is a breakpoint already", bp.Name, bp.Addr, ErrTraced)
@@ -105,13 +109,14 @@ func (e *int3) layout(page uint64) (code []byte, handler, restorer uint64) {
 		binary.LittleEndian.PutUint64(code[tableAt+i*16+8:], t.slot)
 		slot, _ := t.insn.Slot(t.addr + uint64(t.insn.Len)) // checked by arm
 		copy(code[slotsAt+i*slotSize:], slot)
+		code[slotsAt+i*slotSize+firstAt] = t.insn.Bytes()[0]
 	}
 	return code, page, page + restorerAt
 }
 
 // undo is what the guard needs to know.
 func (e *int3) undo() undo {
-	u := undo{PID: e.s.pid, Net: *e.s.net, PC: e.s.net.pc}
+	u := undo{PID: e.s.pid, Net: *e.s.net}
 	for _, t := range e.at {
 		u.Sites = append(u.Sites, undoSite{Addr: t.addr, Slot: t.slot, Code: t.insn.Bytes()})
 	}

@@ -1,11 +1,9 @@
 package ptrace
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,7 +60,6 @@ var ErrOwnAction = errors.New("it has a SIGTRAP handler of its own")
 type net struct {
 	Old  sigaction
 	Page uint64 // 0 when there is none
-	pc   uint64 // a system call instruction of the target
 	off  bool   // the action has been put back, or was never changed
 }
 
@@ -76,34 +73,39 @@ func (s *session) spread(fill layout) error {
 	if t == nil {
 		return s.noThread()
 	}
-	pc, err := syscallInsn(s.pid, s.mem)
-	if err != nil {
+	if err := s.borrow(); err != nil {
 		return err
 	}
-	n := &net{pc: pc, off: true}
-	if n.Old, err = s.action(t, pc, nil); err != nil {
+	n := &net{off: true}
+	var err error
+	if n.Old, err = s.action(t, nil); err != nil {
 		return err
+	}
+	left := s.leftover(n.Old.Handler)
+	if left != 0 {
+		n.Old = sigaction{} // ours came after the default
 	}
 	s.net = n
 	if n.Old.Handler != sigDfl {
 		return ErrOwnAction
 	}
-	if n.Page, err = s.injectAt(t, pc, unix.SYS_MMAP, 0, netPageSize, unix.PROT_READ|unix.PROT_EXEC,
-		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, ^uint64(0), 0); err != nil {
+	if n.Page, err = s.inject(t, &call{nr: unix.SYS_MMAP, args: []uint64{0, netPageSize, unix.PROT_READ | unix.PROT_EXEC,
+		unix.MAP_PRIVATE | unix.MAP_ANONYMOUS, ^uint64(0), 0}}); err != nil {
 		return fmt.Errorf("map a page in it: %w", err)
 	}
 	code, handler, restorer := fill(n.Page)
+	copy(code[markAt:], netMark)
 	if _, err := s.mem.WriteAt(code, int64(n.Page)); err != nil {
 		return errors.Join(fmt.Errorf("write to that page: %w", err), s.unspread())
 	}
 	act := sigaction{Handler: handler, Restorer: restorer, Flags: saSiginfo | saRestorer | saOnStack | saNoDefer,
 		// Nothing may run on top of the handler: its page goes away.
 		Mask: ^uint64(1 << (uint(unix.SIGTRAP) - 1))}
-	if _, err = s.action(t, pc, &act); err != nil {
+	if _, err = s.action(t, &act); err != nil {
 		return errors.Join(err, s.unspread())
 	}
 	n.off = false
-	return nil
+	return s.clear(t, left)
 }
 
 func (s *session) noThread() error {
@@ -129,54 +131,37 @@ func (s *session) unspread() error {
 	if !n.off || n.Page == 0 {
 		// Ignoring a signal discards it where it is pending: a breakpoint's
 		// that a thread had blocked must not meet the action of old.
-		_, errs = s.action(t, n.pc, &sigaction{Handler: sigIgn})
-		_, err := s.action(t, n.pc, &n.Old)
+		_, errs = s.action(t, &sigaction{Handler: sigIgn})
+		_, err := s.action(t, &n.Old)
 		errs = errors.Join(errs, err)
 	}
 	if n.Page != 0 {
-		_, err := s.injectAt(t, n.pc, unix.SYS_MUNMAP, n.Page, netPageSize)
-		errs = errors.Join(errs, err)
+		errs = errors.Join(errs, s.unmap(t, n.Page))
 	}
 	return ignoreGone(errs)
 }
 
+func (s *session) unmap(t *tracee, page uint64) error {
+	_, err := s.inject(t, &call{nr: unix.SYS_MUNMAP, args: []uint64{page, netPageSize}})
+	return err
+}
+
 // action sets SIGTRAP's action in a process, when act is not nil, and returns
 // the one before.
-func (s *session) action(t *tracee, pc uint64, act *sigaction) (sigaction, error) {
-	pid, mem := s.pid, s.mem
-	if t.child {
-		pid = t.tid
-		f, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", pid), os.O_RDWR, 0)
-		if err != nil {
+func (s *session) action(t *tracee, act *sigaction) (sigaction, error) {
+	c := call{nr: unix.SYS_RT_SIGACTION, data: make([]byte, 2*sigactionSize),
+		args: []uint64{uint64(unix.SIGTRAP), 0, inData | sigactionSize, sigsetSize}}
+	if act != nil {
+		c.args[1] = inData
+		if _, err := binary.Encode(c.data, binary.LittleEndian, act); err != nil {
 			return sigaction{}, err
 		}
-		defer f.Close()
-		mem = f
-	}
-	var r userRegs
-	if err := getRegs(t.tid, &r); err != nil {
-		return sigaction{}, err
 	}
 	var old sigaction
-	err := scratch(pid, mem, r.Rsp, 2*sigactionSize, func(at uint64) error {
-		var in uint64
-		if act != nil {
-			in = at
-			var b bytes.Buffer
-			_ = binary.Write(&b, binary.LittleEndian, act)
-			if _, err := mem.WriteAt(b.Bytes(), int64(at)); err != nil {
-				return err
-			}
-		}
-		if _, err := s.injectAt(t, pc, unix.SYS_RT_SIGACTION, uint64(unix.SIGTRAP), in, at+sigactionSize, sigsetSize); err != nil {
-			return err
-		}
-		var b [sigactionSize]byte
-		if _, err := mem.ReadAt(b[:], int64(at+sigactionSize)); err != nil {
-			return err
-		}
-		return binary.Read(bytes.NewReader(b[:]), binary.LittleEndian, &old)
-	})
+	if _, err := s.inject(t, &c); err != nil {
+		return old, err
+	}
+	_, err := binary.Decode(c.data[sigactionSize:], binary.LittleEndian, &old)
 	return old, err
 }
 
@@ -188,7 +173,7 @@ func (n *net) suspend(s *session, t *tracee) error {
 		return nil
 	}
 	n.off = true
-	if _, err := s.action(t, n.pc, &n.Old); err != nil {
+	if _, err := s.action(t, &n.Old); err != nil {
 		return err
 	}
 	return ignoreGone(unix.Tgkill(s.pid, t.tid, unix.SIGTRAP))
@@ -200,9 +185,8 @@ func (n *net) removeFrom(s *session, t *tracee, sharesMemory bool) error {
 	if n.off || sharesMemory {
 		return nil
 	}
-	_, err := s.action(t, n.pc, &n.Old)
-	if err == nil {
-		_, err = s.injectAt(t, n.pc, unix.SYS_MUNMAP, n.Page, netPageSize)
+	if _, err := s.action(t, &n.Old); err != nil {
+		return err
 	}
-	return err
+	return s.unmap(t, n.Page)
 }

@@ -83,6 +83,8 @@ func (ob *observer) run(ctx context.Context) (err error) {
 }
 
 func (ob *observer) arm() error {
+	// Found while the target still runs. What fails here fails again in spread.
+	_ = ob.s.borrow()
 	late := ob.s.stopAll()
 	if ob.s.usable() == nil && late != nil {
 		return &proc.Error{PID: ob.s.pid, What: "stop the threads", Err: late}

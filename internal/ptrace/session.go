@@ -45,7 +45,8 @@ type session struct {
 	exit    Exit
 	eng     engine // nil without breakpoints, and while disarmed for good
 	net     *net
-	fault   error // a handler's panic
+	code    borrowed // zero until it is needed
+	fault   error    // a handler's panic
 }
 
 func newSession(pid int) *session {
@@ -338,7 +339,7 @@ func (s *session) execed(t *tracee) error {
 		s.eng.dropThread(t)
 		s.eng.lost()
 	}
-	s.net = nil // exec has reset the action and dropped the page
+	s.net, s.code = nil, borrowed{} // exec has reset the action and dropped the page
 	return nil
 }
 

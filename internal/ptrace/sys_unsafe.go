@@ -58,6 +58,20 @@ func regSet(req, tid int, r *unix.PtraceRegs) error {
 	return nil
 }
 
+// ntX86XState is NT_X86_XSTATE of elf.h: the floating-point and vector registers.
+const ntX86XState = 0x202
+
+// getXState fills b with the XSAVE image and returns its size.
+func getXState(tid int, b []byte) (int, error) {
+	iov := unix.Iovec{Base: &b[0], Len: uint64(len(b))}
+	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_GETREGSET, uintptr(tid), ntX86XState, uintptr(unsafe.Pointer(&iov)), 0, 0)
+	runtime.KeepAlive(b)
+	if e != 0 {
+		return 0, e
+	}
+	return int(iov.Len), nil
+}
+
 func getSigMask(tid int) (uint64, error) {
 	var m uint64
 	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_GETSIGMASK, uintptr(tid), 8, uintptr(unsafe.Pointer(&m)), 0, 0)
