@@ -25,7 +25,8 @@ func TestAWorkerSurvivesTheTracersDeathAtEveryRequest(t *testing.T) {
 	for _, c := range []struct {
 		engine, mode string
 	}{
-		{EngineHWBP, "hot"}, {EngineHWBP, "sleep"}, {EngineInt3, "hot"}, {EngineInt3, "sleep"},
+		{EngineHWBP, "hot"}, {EngineHWBP, "sleep"}, {EngineHWBP, "vector"},
+		{EngineInt3, "hot"}, {EngineInt3, "sleep"}, {EngineInt3, "vector"},
 	} {
 		for _, call := range []string{"ptrace", "pwrite64"} {
 			t.Run(c.engine+"/"+c.mode+"/"+call, func(t *testing.T) {
@@ -35,7 +36,7 @@ func TestAWorkerSurvivesTheTracersDeathAtEveryRequest(t *testing.T) {
 				}
 				tried, dead := 0, 0
 				for n := 1; n <= all; n++ {
-					if os.Getenv("PTRACE_KILLS") != "all" && rand.IntN(all) >= 12 {
+					if os.Getenv("PTRACE_KILLS") != "all" && rand.IntN(all) >= 8 {
 						continue
 					}
 					tried++

@@ -54,9 +54,6 @@ func (e *int3) arm() error {
 		if n == 0 {
 			return fmt.Errorf("read the code of %s at %s: %w", bp.Name, bp.Addr, err)
 		}
-		if code[0] == int3Byte && e.s.repair() {
-			n, _ = e.s.mem.ReadAt(code[:], int64(bp.Addr))
-		}
 		if code[0] == int3Byte {
 			return fmt.Errorf("%s at %s: %w: there is a breakpoint already", bp.Name, bp.Addr, ErrTraced)
 		}

@@ -3,6 +3,8 @@ package ptrace
 import (
 	"bytes"
 	"encoding/binary"
+
+	"github.com/phpwhy/phpwhy/internal/ptrace/x86"
 )
 
 // A tracer that was killed leaves its net in the worker, where it does no harm
@@ -15,81 +17,101 @@ const (
 	markAt  = netPageSize - 16
 )
 
-// leftover returns the page of a net that an earlier tracer has left, 0 when
-// the handler is none of ours. All threads stand still.
-func (s *session) leftover(handler uint64) uint64 {
-	page := handler &^ (netPageSize - 1)
-	if handler == sigDfl || handler == sigIgn || page != handler {
-		return 0
-	}
-	mark := make([]byte, len(netMark))
-	if _, err := s.mem.ReadAt(mark, int64(page)+markAt); err != nil || !bytes.Equal(mark, []byte(netMark)) {
-		return 0
-	}
-	return page
-}
-
-// repair puts back the code that a leftover net of int3 stands for, and reports
-// whether there was one.
-func (s *session) repair() bool {
+// reclaim removes what a killed tracer, and the guard that was killed with it,
+// left in the target: breakpoint bytes, the action for SIGTRAP and the page.
+// All threads stand still. It is no error to find nothing.
+func (s *session) reclaim() error {
 	t := s.usable()
 	if t == nil {
-		return false
+		return nil
 	}
-	old, err := s.action(t, nil)
+	left, err := s.action(t, nil)
 	if err != nil {
-		return false
+		return err
 	}
-	page := s.leftover(old.Handler)
-	code := make([]byte, netPageSize)
-	if page == 0 {
-		return false
-	}
-	if _, err := s.mem.ReadAt(code, int64(page)); err != nil {
-		return false
-	}
-	return s.clearBytes(code, page) == nil
-}
-
-// clear removes what a leftover net stands for: breakpoint bytes whose guard
-// was killed, too, and the page, unless a thread may still be in it.
-func (s *session) clear(t *tracee, page uint64) error {
+	page, code := s.leftover(left.Handler)
 	if page == 0 {
 		return nil
 	}
-	code := make([]byte, netPageSize)
-	if _, err := s.mem.ReadAt(code, int64(page)); err != nil {
+	e := &int3{s: s, page: page, at: s.sites(page, code)}
+	if err := e.write(s.mem, false); err != nil {
 		return err
 	}
-	if !bytes.HasPrefix(code, hwbpHandler) {
-		if err := s.clearBytes(code, page); err != nil {
-			return err
+	whole := true // nobody can be in the page
+	for _, o := range s.threads {
+		switch {
+		case !o.stopped:
+			whole = false
+		case !o.child:
+			if err := e.fetch(o); err != nil && !gone(err) {
+				return err
+			}
 		}
 	}
-	for _, o := range s.threads {
-		var r userRegs
-		if !o.stopped || getRegs(o.tid, &r) != nil || r.Rip&^(netPageSize-1) == page {
-			return nil
-		}
+	// Breakpoints hit before the bytes were gone have raised SIGTRAPs that
+	// nobody wants any more: ignoring the signal discards them.
+	if _, err := s.action(t, &sigaction{Handler: sigIgn}); err != nil {
+		return err
+	}
+	if _, err := s.action(t, &sigaction{}); err != nil || !whole {
+		return err
 	}
 	return s.unmap(t, page)
 }
 
-// clearBytes puts the code back that the table of an int3 net names.
-func (s *session) clearBytes(code []byte, page uint64) error {
+// leftover returns the page of a net that an earlier tracer has left, and what
+// is in it; 0 when the handler is none of ours.
+func (s *session) leftover(handler uint64) (uint64, []byte) {
+	if handler == sigDfl || handler == sigIgn || handler%netPageSize != 0 {
+		return 0, nil
+	}
+	code := make([]byte, netPageSize)
+	if _, err := s.mem.ReadAt(code, int64(handler)); err != nil || !bytes.HasPrefix(code[markAt:], []byte(netMark)) {
+		return 0, nil
+	}
+	return handler, code
+}
+
+// sites reads the table of an int3 net; that of hwbp has none.
+func (s *session) sites(page uint64, code []byte) []site {
+	if bytes.HasPrefix(code, hwbpHandler) {
+		return nil
+	}
+	var out []site
 	le := binary.LittleEndian
 	for at := tableAt; at+16 <= slotsAt; at += 16 {
-		addr, slot := le.Uint64(code[at:]), le.Uint64(code[at+8:])
-		if addr == 0 || slot < page+slotsAt || slot > page+netPageSize-slotSize {
+		addr, slot := le.Uint64(code[at:])-1, le.Uint64(code[at+8:])
+		if addr == ^uint64(0) || slot < page+slotsAt || slot > page+netPageSize-slotSize {
 			break
 		}
-		var now [1]byte
-		if _, err := s.mem.ReadAt(now[:], int64(addr-1)); err != nil || now[0] != int3Byte {
+		var insn [x86.MaxLen]byte
+		n, _ := s.mem.ReadAt(insn[:], int64(addr))
+		if n == 0 || insn[0] != int3Byte {
 			continue
 		}
-		if _, err := s.mem.WriteAt(code[slot-page+firstAt:][:1], int64(addr-1)); err != nil && !gone(err) {
-			return err
+		insn[0] = code[slot-page+firstAt]
+		if in, err := x86.Decode(insn[:n]); err == nil {
+			out = append(out, site{addr: addr, insn: in, slot: slot})
 		}
 	}
-	return nil
+	return out
+}
+
+// fetch gets a thread out of a net whose breakpoints are gone: out of the
+// handler and the copies, and back onto an instruction that was a breakpoint
+// when it last looked.
+func (e *int3) fetch(t *tracee) error {
+	var r userRegs
+	if err := getRegs(t.tid, &r); err != nil {
+		return err
+	}
+	if trapPending(t.tid) {
+		for i := range e.at {
+			if e.at[i].addr+1 == r.Rip {
+				r.Rip--
+				return setRegs(t.tid, &r)
+			}
+		}
+	}
+	return e.leave(t)
 }

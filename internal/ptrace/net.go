@@ -81,10 +81,6 @@ func (s *session) spread(fill layout) error {
 	if n.Old, err = s.action(t, nil); err != nil {
 		return err
 	}
-	left := s.leftover(n.Old.Handler)
-	if left != 0 {
-		n.Old = sigaction{} // ours came after the default
-	}
 	s.net = n
 	if n.Old.Handler != sigDfl {
 		return ErrOwnAction
@@ -105,7 +101,7 @@ func (s *session) spread(fill layout) error {
 		return errors.Join(err, s.unspread())
 	}
 	n.off = false
-	return s.clear(t, left)
+	return nil
 }
 
 func (s *session) noThread() error {

@@ -92,6 +92,12 @@ func (ob *observer) arm() error {
 	if ob.s.ended != nil {
 		return nil
 	}
+	// What is left by an earlier tracer and can't be removed is told by the
+	// engine that it is in the way of.
+	_ = ob.s.reclaim()
+	if ob.s.ended != nil {
+		return nil
+	}
 	why, err := ob.s.choose(ob.o.Engine, ob.o.Breakpoints, !ob.o.NoGuard)
 	ob.res.Why = why
 	if err == nil {

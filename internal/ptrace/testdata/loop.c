@@ -5,6 +5,7 @@
  * MODE: hot (mremap), sleep (mremap, then usleep), fork (hot, and fork),
  * spawn (posix_spawn /bin/true), exec (hot for 0.2 s, then exec itself in mode
  * hot), exit (hot for 0.2 s, then exit 7), churn (hot, and short threads),
+ * vector (values wait in vector registers, then mremap),
  * trap (raise SIGTRAP after 0.2 s), own (has a SIGTRAP handler), idle (pause).
  */
 #define _GNU_SOURCE
@@ -72,6 +73,22 @@ static void once(void) {
 		usleep(pausing);
 }
 
+/* hold keeps values in vector registers for some hundred microseconds, and
+ * counts what comes out changed. */
+__attribute__((target("avx2"))) static void hold(void) {
+	static uint64_t v;
+	uint64_t in[4], out[3][4];
+	for (int i = 0; i < 4; i++)
+		in[i] = ++v * 0x9e3779b97f4a7c15;
+	__asm__ volatile("vmovdqu (%0), %%ymm2\n vmovdqu (%0), %%ymm7\n vmovdqu (%0), %%ymm15\n"
+			 "mov $300000, %%eax\n 1: dec %%eax\n jnz 1b\n"
+			 "vmovdqu %%ymm2, (%1)\n vmovdqu %%ymm7, 32(%1)\n vmovdqu %%ymm15, 64(%1)\n"
+			 : : "r"(in), "r"(out) : "rax", "xmm2", "xmm7", "xmm15", "cc", "memory");
+	for (int i = 0; i < 3; i++)
+		if (memcmp(in, out[i], sizeof in))
+			__sync_fetch_and_add(&sh->bad, 1);
+}
+
 static void *brief(void *a) {
 	for (int i = 0; i < 20; i++)
 		once();
@@ -110,6 +127,9 @@ static void extra(char **argv, double began) {
 		exit(7);
 	} else if (!strcmp(mode, "trap") && now() - began > 0.2) {
 		raise(SIGTRAP);
+	} else if (!strcmp(mode, "vector")) {
+		for (int i = 0; i < 20; i++)
+			hold();
 	} else if (!strcmp(mode, "churn")) {
 		pthread_t t;
 		pthread_create(&t, 0, brief, 0);
