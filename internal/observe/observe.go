@@ -29,7 +29,7 @@ type Options struct {
 	For         time.Duration
 	Stops       int      // breakpoint stops after which to end; 0: no limit
 	Break       []string // functions of the mapped libc
-	Engine      string   // auto, hwbp or int3
+	Engine      string   // auto, hwbp, int3 or syscall
 	SampleEvery time.Duration
 	MaxPause    float64 // share of the time that the worker may be stopped, 0 to 1; 0: no limit
 	// Progress, when not nil, is told now and then how many stacks there are.

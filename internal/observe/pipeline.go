@@ -157,6 +157,9 @@ func (p *pipeline) add(ev capture.Event, st stack.Stack) {
 	if ev.Kind == capture.Stop {
 		p.stops++
 		if len(st.Frames) > 0 {
+			if f := &st.Frames[0]; f.Unresolved() {
+				f.Function = ev.Symbol // it has just made that system call
+			}
 			st.Frames[0].Args = arguments(ev.Symbol, ev.Args)
 		}
 	} else {

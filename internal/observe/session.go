@@ -213,22 +213,27 @@ func (s *session) prepare(opt Options) (ptrace.Options, error) {
 	if len(opt.Break) == 0 {
 		return po, nil
 	}
+	// A static program has its C library inside, and perhaps no name for it.
 	libc, err := s.img.Libc()
-	if err != nil {
-		// A static program has no libc of its own to stop in; samples will do.
-		s.note("no breakpoints: %v", err)
-		return po, nil
+	static := err != nil
+	if static {
+		libc = s.php
 	}
 	for _, name := range opt.Break {
-		sym, ok := libc.Symbol(name)
-		if !ok || !sym.Func {
+		bp := ptrace.Breakpoint{Name: name, Syscall: ptrace.Syscall(name)}
+		rec := capture.Breakpoint{Symbol: name, Module: libc.Name}
+		switch sym, ok := libc.Symbol(name); {
+		case ok && sym.Func:
+			bp.Addr = libc.Runtime(sym.Value)
+			rec.Addr = bp.Addr.String()
+		case static && bp.Syscall >= 0:
+			rec.Module = ""
+		default:
 			s.note("no breakpoint on %s: %s has no such function", name, libc.Name)
 			continue
 		}
-		at := libc.Runtime(sym.Value)
-		po.Breakpoints = append(po.Breakpoints, ptrace.Breakpoint{Addr: at, Name: name})
-		s.cap.Observation.Breakpoints = append(s.cap.Observation.Breakpoints,
-			capture.Breakpoint{Symbol: name, Module: libc.Name, Addr: at.String()})
+		po.Breakpoints = append(po.Breakpoints, bp)
+		s.cap.Observation.Breakpoints = append(s.cap.Observation.Breakpoints, rec)
 	}
 	if len(po.Breakpoints) == 0 {
 		return po, noBreakpoint(opt.Break, nil)

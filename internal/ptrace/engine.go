@@ -3,6 +3,9 @@ package ptrace
 import (
 	"errors"
 	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/phpwhy/phpwhy/internal/proc"
 )
@@ -18,6 +21,8 @@ const (
 // thread. An engine that never stops the worker (uprobe) or stops it at every
 // system call fits in beside it: hit is where a stop is recognised.
 type engine interface {
+	// prepare does what takes long and needs no standing target.
+	prepare() error
 	// arm sets the breakpoints in a target whose threads all stand still.
 	arm() error
 	// pause takes them out for a while and unpause puts them back, while
@@ -46,35 +51,70 @@ type engine interface {
 	rewind(t *tracee, r *userRegs) error
 }
 
-// choose arms the first engine that works.
-func (s *session) choose(want string, bps []Breakpoint, guard bool) ([]EngineChoice, error) {
-	names := []string{want}
-	if want == "" || want == EngineAuto {
-		names = []string{EngineHWBP, EngineInt3}
+// engineFor makes the engine of that name.
+func (s *session) engineFor(name string, o *Options) (engine, error) {
+	switch name {
+	case EngineHWBP:
+		return newHWBP(s, o.Breakpoints), nil
+	case EngineInt3:
+		return newInt3(s, o.Breakpoints, !o.NoGuard), nil
+	case EngineSyscall:
+		return newBySyscall(s, o.Breakpoints), nil
 	}
-	var why []EngineChoice
+	return nil, fmt.Errorf("no engine %q: %w (known: %s, %s, %s, %s)", name, ErrUnsupported, EngineAuto, EngineHWBP, EngineInt3, EngineSyscall)
+}
+
+// choose arms the first engine that works, and leaves all threads standing.
+// It returns how long they have stood.
+func (s *session) choose(o *Options) (why []EngineChoice, stood time.Duration, err error) {
+	names := []string{o.Engine}
+	if o.Engine == "" || o.Engine == EngineAuto {
+		names = []string{EngineHWBP, EngineInt3, EngineSyscall}
+	}
+	// Found while the target still runs. What fails here fails again in spread.
+	_ = s.borrow()
 	var errs error
 	for _, name := range names {
-		var e engine
-		switch name {
-		case EngineHWBP:
-			e = newHWBP(s, bps)
-		case EngineInt3:
-			e = newInt3(s, bps, guard)
-		default:
-			return why, fmt.Errorf("no engine %q: %w (known: %s, %s, %s)", name, ErrUnsupported, EngineAuto, EngineHWBP, EngineInt3)
+		e, err := s.engineFor(name, o)
+		if err != nil {
+			return why, stood, err
 		}
-		s.eng = e
-		err := e.arm()
+		d, err := s.try(e)
+		stood += d
 		why = append(why, EngineChoice{Engine: name, Err: err})
-		if err == nil {
-			return why, nil
+		if err == nil || s.ended != nil {
+			return why, stood, err
 		}
-		errs = errors.Join(errs, fmt.Errorf("engine %s: %w", name, err), e.disarm())
-		s.eng = nil
-		if gone(err) || s.ended != nil {
+		errs = errors.Join(errs, fmt.Errorf("engine %s: %w", name, err))
+		if gone(err) {
 			break
 		}
 	}
-	return why, &proc.Error{PID: s.pid, What: "set breakpoints in the memory", Err: errs}
+	return why, stood, &proc.Error{PID: s.pid, What: "set breakpoints in the memory", Err: errs}
+}
+
+// try arms one engine and leaves all threads standing, or running when it
+// does not work. It returns how long they have stood.
+func (s *session) try(e engine) (time.Duration, error) {
+	if err := e.prepare(); err != nil {
+		return 0, err
+	}
+	from := time.Now()
+	late := s.stopAll()
+	if s.ended != nil {
+		return time.Since(from), errors.Join(unix.ESRCH, e.disarm())
+	}
+	if s.usable() == nil && late != nil {
+		return time.Since(from), errors.Join(fmt.Errorf("stop the threads: %w", late), e.disarm(), s.resumeAll())
+	}
+	// What is left by an earlier tracer and can't be removed is told by the
+	// engine that it is in the way of.
+	_ = s.reclaim()
+	s.eng = e
+	err := e.arm()
+	if err != nil {
+		s.eng = nil
+		err = errors.Join(err, e.disarm(), s.resumeAll())
+	}
+	return time.Since(from), err
 }

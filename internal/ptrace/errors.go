@@ -85,6 +85,16 @@ func statusField(pid int, name string) string {
 	return ""
 }
 
+// placed refuses breakpoints that are no place in the code.
+func placed(bps []Breakpoint) error {
+	for _, bp := range bps {
+		if bp.Addr == 0 {
+			return fmt.Errorf("%s: %w: the program has no symbol for it", bp.Name, ErrUnsupported)
+		}
+	}
+	return nil
+}
+
 // gone reports whether err says that the thread no longer exists, or no longer
 // stands still because it was killed.
 func gone(err error) bool { return errors.Is(err, unix.ESRCH) }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -33,9 +34,10 @@ type undoSite struct {
 // guard is the process that waits for this one's death. The worker survives
 // that by its net; the guard gives it its own code and speed back.
 type guard struct {
-	cmd  *os.Process
-	pipe *os.File
-	once sync.Once
+	cmd     *os.Process
+	pipe    *os.File
+	answers *os.File
+	once    sync.Once
 }
 
 const (
@@ -43,12 +45,8 @@ const (
 	guardDismiss = 'q'
 )
 
-// startGuard returns when the guard holds the target's memory.
-func startGuard(pid int, u undo) (*guard, error) {
-	b, err := json.Marshal(u)
-	if err != nil {
-		return nil, err
-	}
+// startGuard starts the process; brief tells it what to guard.
+func startGuard() (*guard, error) {
 	inR, inW, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -57,8 +55,7 @@ func startGuard(pid int, u undo) (*guard, error) {
 	if err != nil {
 		return nil, errors.Join(err, inR.Close(), inW.Close())
 	}
-	defer outR.Close()
-	g := &guard{pipe: inW}
+	g := &guard{pipe: inW, answers: outR}
 	// Not from the tracer's thread: its wait would see the guard's end.
 	started := make(chan error, 1)
 	go func() {
@@ -74,18 +71,37 @@ func startGuard(pid int, u undo) (*guard, error) {
 	err = <-started
 	err = errors.Join(err, inR.Close(), outW.Close())
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start the guard: %w", err), inW.Close())
+		return nil, errors.Join(fmt.Errorf("start the guard: %w", err), inW.Close(), outR.Close())
 	}
-	if _, err := inW.Write(append(b, '\n')); err != nil {
-		g.dismiss()
-		return nil, fmt.Errorf("brief the guard: %w", err)
-	}
-	ready := make([]byte, 1)
-	if _, err := io.ReadFull(outR, ready); err != nil || ready[0] != guardReady {
+	if err := g.answer(); err != nil {
 		g.dismiss()
 		return nil, fmt.Errorf("the guard did not start: %w", err)
 	}
 	return g, nil
+}
+
+// brief returns when the guard holds the target's memory.
+func (g *guard) brief(u undo) error {
+	b, err := json.Marshal(u)
+	if err != nil {
+		return err
+	}
+	if _, err := g.pipe.Write(append(b, '\n')); err != nil {
+		return fmt.Errorf("brief the guard: %w", err)
+	}
+	if err := g.answer(); err != nil {
+		return fmt.Errorf("the guard did not take over: %w", err)
+	}
+	return nil
+}
+
+// answer waits for the guard to say that it is ready for what comes next.
+func (g *guard) answer() error {
+	b := make([]byte, 1)
+	if _, err := io.ReadFull(g.answers, b); err != nil || b[0] != guardReady {
+		return fmt.Errorf("no answer: %w", err)
+	}
+	return nil
 }
 
 // dismiss ends the guard and waits for it. Twice is fine.
@@ -93,16 +109,20 @@ func (g *guard) dismiss() {
 	g.once.Do(func() {
 		_, _ = g.pipe.Write([]byte{guardDismiss})
 		_ = g.pipe.Close()
+		_ = g.answers.Close()
 		_, _ = g.cmd.Wait()
 	})
 }
 
 // guardMain is the guard: it returns an exit status.
 func guardMain(in io.Reader, out io.WriteCloser) int {
+	if _, err := out.Write([]byte{guardReady}); err != nil {
+		return 1
+	}
 	dec := json.NewDecoder(in)
 	var u undo
 	if err := dec.Decode(&u); err != nil {
-		return 1
+		return 0 // dismissed, or alone, before there was anything to guard
 	}
 	// Held open, so that the pid's next owner can't be meant.
 	mem, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", u.PID), os.O_RDWR, 0)
@@ -118,10 +138,35 @@ func guardMain(in io.Reader, out io.WriteCloser) int {
 	if len(rest) > 0 && rest[len(rest)-1] == guardDismiss {
 		return 0
 	}
-	if err := u.apply(mem); err != nil {
+	if err := errors.Join(u.apply(mem), restoreChildren(u.PID)); err != nil {
 		return 1
 	}
 	return 0
+}
+
+// restoreChildren restores those that were forked with the breakpoints in
+// their copy of the memory and that the tracer had no time for.
+func restoreChildren(pid int) error {
+	all, err := os.ReadDir("/proc")
+	if err != nil {
+		return err
+	}
+	var errs error
+	for _, e := range all {
+		child, err := strconv.Atoi(e.Name())
+		if err != nil || statusField(child, "PPid") != strconv.Itoa(pid) {
+			continue
+		}
+		errs = errors.Join(errs, onThread(func() error {
+			s := newSession(child)
+			if err := s.attach(); err != nil {
+				return s.close() // somebody else's by now, or gone
+			}
+			_ = s.stopAll()
+			return errors.Join(s.reclaim(), s.close())
+		}))
+	}
+	return errs
 }
 
 const (

@@ -54,7 +54,7 @@ func tracerMain(spec string) {
 	o := Options{Engine: f[0], NoGuard: os.Getenv("PTRACE_TEST_NOGUARD") != ""}
 	for _, a := range f[2:] {
 		n, _ := strconv.ParseUint(a, 0, 64)
-		o.Breakpoints = append(o.Breakpoints, Breakpoint{Addr: remote.Addr(n), Name: a})
+		o.Breakpoints = append(o.Breakpoints, Breakpoint{Addr: remote.Addr(n), Name: a, Syscall: Syscall("mremap")})
 	}
 	if n := os.Getenv("PTRACE_TEST_STOPS"); n != "" {
 		o.MaxStops, _ = strconv.Atoi(n)
@@ -208,7 +208,7 @@ func at(t *testing.T, pid int, names ...string) []Breakpoint {
 				// the file up to its load address.
 				for _, p := range f.Progs {
 					if p.Type == elf.PT_LOAD && p.Flags&elf.PF_X != 0 {
-						out = append(out, Breakpoint{Addr: remote.Addr(l.start + s.Value - p.Vaddr + p.Off - l.off), Name: n})
+						out = append(out, Breakpoint{Addr: remote.Addr(l.start + s.Value - p.Vaddr + p.Off - l.off), Name: n, Syscall: Syscall(n)})
 					}
 				}
 				break
@@ -282,7 +282,7 @@ func (w *worker) mustBeClean() {
 
 func nop(*Stop) Verdict { return Continue }
 
-var engines = []string{EngineHWBP, EngineInt3}
+var engines = []string{EngineHWBP, EngineInt3, EngineSyscall}
 
 func median[T int | float64 | time.Duration](v []T) T {
 	s := slices.Clone(v)

@@ -44,10 +44,14 @@ type hwbp struct {
 
 func newHWBP(s *session, bps []Breakpoint) *hwbp { return &hwbp{s: s, bps: bps} }
 
-func (e *hwbp) arm() error {
+func (e *hwbp) prepare() error {
 	if len(e.bps) > maxHardware {
 		return fmt.Errorf("%w: %d, and the processor has %d debug registers", ErrTooMany, len(e.bps), maxHardware)
 	}
+	return placed(e.bps)
+}
+
+func (e *hwbp) arm() error {
 	// Events start disabled, so that a refusal leaves no trace.
 	e.off = true
 	for _, t := range e.s.threads {

@@ -44,10 +44,19 @@ func newInt3(s *session, bps []Breakpoint, guard bool) *int3 {
 	return &int3{s: s, bps: bps, want: guard}
 }
 
-func (e *int3) arm() error {
+func (e *int3) prepare() error {
 	if len(e.bps) > maxInt3 {
 		return fmt.Errorf("%w: %d, at most %d", ErrTooMany, len(e.bps), maxInt3)
 	}
+	if err := placed(e.bps); err != nil || !e.want {
+		return err
+	}
+	var err error
+	e.guard, err = startGuard()
+	return err
+}
+
+func (e *int3) arm() error {
 	for _, bp := range e.bps {
 		var code [x86.MaxLen]byte
 		n, err := e.s.mem.ReadAt(code[:], int64(bp.Addr))
@@ -69,12 +78,10 @@ func (e *int3) arm() error {
 	if err := e.s.spread(e.layout); err != nil {
 		return err
 	}
-	if e.want {
-		g, err := startGuard(e.s.pid, e.undo())
-		if err != nil {
+	if e.guard != nil {
+		if err := e.guard.brief(e.undo()); err != nil {
 			return errors.Join(err, e.s.unspread())
 		}
-		e.guard = g
 	}
 	return e.unpause()
 }

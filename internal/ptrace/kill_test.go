@@ -60,6 +60,8 @@ func TestWorkerSurvivesTheTracersSIGKILL(t *testing.T) {
 	}{
 		{"hwbp", EngineHWBP, 1, "", false},
 		{"hwbp, many threads", EngineHWBP, 4, "", false},
+		{"syscall", EngineSyscall, 1, "", true},
+		{"syscall, many threads", EngineSyscall, 4, "", true},
 		{"int3", EngineInt3, 1, "", true},
 		{"int3, many threads", EngineInt3, 4, "", true},
 		{"int3 without guard", EngineInt3, 1, "PTRACE_TEST_NOGUARD=1", false},

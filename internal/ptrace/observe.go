@@ -45,8 +45,10 @@ type observer struct {
 	stops int
 	tids  []int // scratch of others
 	began time.Time
-	off   bool // MaxPause has disarmed the breakpoints
-	done  bool
+	// charged is what counts towards MaxPause: pauses since arming.
+	charged time.Duration
+	off     bool // MaxPause has disarmed the breakpoints
+	done    bool
 }
 
 func newObserver(s *session, o Options, h Handler, res *Result) *observer {
@@ -61,7 +63,10 @@ func (ob *observer) run(ctx context.Context) (err error) {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%w: %v\n%s", ErrPanic, p, debug.Stack())
 		}
+		ob.res.Duration = time.Since(ob.began)
+		from := time.Now()
 		err = errors.Join(err, s.release())
+		ob.stood(time.Since(from))
 		ob.finish()
 	}()
 	if ob.w, err = newWaiter(); err != nil {
@@ -83,23 +88,9 @@ func (ob *observer) run(ctx context.Context) (err error) {
 }
 
 func (ob *observer) arm() error {
-	// Found while the target still runs. What fails here fails again in spread.
-	_ = ob.s.borrow()
-	late := ob.s.stopAll()
-	if ob.s.usable() == nil && late != nil {
-		return &proc.Error{PID: ob.s.pid, What: "stop the threads", Err: late}
-	}
-	if ob.s.ended != nil {
-		return nil
-	}
-	// What is left by an earlier tracer and can't be removed is told by the
-	// engine that it is in the way of.
-	_ = ob.s.reclaim()
-	if ob.s.ended != nil {
-		return nil
-	}
-	why, err := ob.s.choose(ob.o.Engine, ob.o.Breakpoints, !ob.o.NoGuard)
+	why, stood, err := ob.s.choose(&ob.o)
 	ob.res.Why = why
+	ob.stood(stood)
 	if err == nil {
 		ob.res.Engine = why[len(why)-1].Engine
 	} else if ob.s.ended != nil {
@@ -110,7 +101,6 @@ func (ob *observer) arm() error {
 
 // finish fills in what the result says about the whole.
 func (ob *observer) finish() {
-	ob.res.Duration = time.Since(ob.began)
 	ob.res.Threads = ob.s.seized
 	if ob.s.ended != nil && (ob.res.Ended == EndError || *ob.s.ended == EndExited) {
 		ob.res.Ended = *ob.s.ended
@@ -229,6 +219,8 @@ func (ob *observer) handle(ev *event) error {
 		return s.resume(t, 0)
 	case ev.trace() != 0:
 		return s.born(t, ev)
+	case ev.syscallStop():
+		return ob.call(t)
 	case ev.sig() == int(unix.SIGTRAP) && s.eng != nil:
 		return ob.trap(t)
 	}
@@ -265,16 +257,40 @@ func (ob *observer) trap(t *tracee) error {
 	if t.child {
 		ob.res.Unseen++
 	} else {
-		ob.show(t, KindBreakpoint, bp, &regs, from)
-		ob.res.Hits[bp]++
-		if ob.stops++; ob.stops == ob.o.MaxStops && !ob.done {
-			ob.end(EndStops)
-		}
+		ob.hit(t, bp, &regs, from)
 	}
 	if err := s.eng.pass(t, bp, &regs); err != nil {
 		return err
 	}
 	if err := s.resume(t, 0); err != nil {
+		return err
+	}
+	return ob.paused(time.Since(from))
+}
+
+// hit shows a breakpoint's stop.
+func (ob *observer) hit(t *tracee, bp int, regs *userRegs, from time.Time) {
+	ob.show(t, KindBreakpoint, bp, regs, from)
+	ob.res.Hits[bp]++
+	if ob.stops++; ob.stops == ob.o.MaxStops && !ob.done {
+		ob.end(EndStops)
+	}
+}
+
+// call is a stop on the way into a system call or out of it.
+func (ob *observer) call(t *tracee) error {
+	from := time.Now()
+	if e, ok := ob.s.eng.(*bySyscall); ok && ob.s.perCall {
+		var regs userRegs
+		bp, err := e.entered(t, &regs)
+		if err != nil {
+			return err
+		}
+		if bp != notOurs {
+			ob.hit(t, bp, &regs, from)
+		}
+	}
+	if err := ob.s.resume(t, 0); err != nil {
 		return err
 	}
 	return ob.paused(time.Since(from))
@@ -319,21 +335,27 @@ func (ob *observer) ask() (v Verdict) {
 	return ob.h.OnStop(&ob.stop)
 }
 
+// stood accounts for a time in which the worker did not run.
+func (ob *observer) stood(d time.Duration) {
+	ob.res.PausedTotal += d
+	ob.res.PausedMax = max(ob.res.PausedMax, d)
+}
+
 // paused accounts a stop, and takes the breakpoints out when the worker has
 // stood still for more than its share.
 func (ob *observer) paused(d time.Duration) error {
-	ob.res.PausedTotal += d
-	ob.res.PausedMax = max(ob.res.PausedMax, d)
+	ob.stood(d)
+	ob.charged += d
 	if ob.o.MaxPause <= 0 || ob.off || ob.s.eng == nil || ob.done {
 		return nil
 	}
 	elapsed := time.Since(ob.began)
-	if ob.res.PausedTotal <= time.Duration(ob.o.MaxPause*float64(elapsed))+pauseSlack {
+	if ob.charged <= time.Duration(ob.o.MaxPause*float64(elapsed))+pauseSlack {
 		return nil
 	}
 	ob.off = true
 	ob.res.Disarmed++
 	// Rest until the pauses are within their share again.
-	ob.w.after(time.Duration(float64(ob.res.PausedTotal)/ob.o.MaxPause)-elapsed, wakeRearm)
+	ob.w.after(time.Duration(float64(ob.charged)/ob.o.MaxPause)-elapsed, wakeRearm)
 	return ob.s.eng.pause()
 }

@@ -46,6 +46,7 @@ type session struct {
 	eng     engine // nil without breakpoints, and while disarmed for good
 	net     *net
 	code    borrowed // zero until it is needed
+	perCall bool     // threads are resumed up to their next system call
 	fault   error    // a handler's panic
 }
 
@@ -120,9 +121,12 @@ func threadsOf(pid int) ([]int, error) {
 // resume lets a thread that stands still run on, delivering sig.
 func (s *session) resume(t *tracee, sig int) error {
 	var err error
-	if t.group && sig == 0 {
+	switch {
+	case t.group && sig == 0:
 		err = listen(t.tid)
-	} else {
+	case s.perCall && !t.child:
+		err = toSyscall(t.tid, sig)
+	default:
 		err = cont(t.tid, sig)
 	}
 	t.stopped, t.group = false, false
@@ -135,10 +139,21 @@ func (s *session) resume(t *tracee, sig int) error {
 // stopAll brings every thread to a stop that has nothing pending: signals
 // found on the way are delivered, breakpoints hit are counted as unseen.
 // Threads that don't stop in time stay running and are named in the error.
+// Children come last: a thread that waits for its vfork child can't stop, and
+// must not be kept from it.
 func (s *session) stopAll() error {
-	var late error
+	_, err := s.stopSome(false)
+	waits, err2 := s.stopSome(true)
+	if waits {
+		err = nil // one that waits for a child; it can do nothing until then
+	}
+	return errors.Join(err, err2)
+}
+
+// stopSome stops the threads, or the children, and reports whether there were any.
+func (s *session) stopSome(children bool) (any bool, late error) {
 	for _, t := range s.threads {
-		if !t.stopped {
+		if !t.stopped && t.child == children {
 			// ESRCH: it is ending; the wait below sees that.
 			_ = interrupt(t.tid)
 		}
@@ -149,7 +164,10 @@ func (s *session) stopAll() error {
 	for again := true; again; {
 		again = false
 		for tid, t := range s.threads {
-			if t.stopped || tried[tid] {
+			if t.child == children {
+				any = true
+			}
+			if t.stopped || tried[tid] || t.child != children {
 				continue
 			}
 			tried[tid], again = true, true
@@ -158,14 +176,14 @@ func (s *session) stopAll() error {
 			}
 		}
 	}
-	return late
+	return any, late
 }
 
 // settle waits until t stands in an event stop or has ended.
 func (s *session) settle(t *tracee) error {
 	var ev event
 	for range maxDetours {
-		if err := one(t.tid, &ev, stopTimeout); err != nil {
+		if err := s.oneOf(t, &ev); err != nil {
 			if errors.Is(err, unix.ECHILD) { // ended, or its thread called exec
 				s.drop(t)
 				return nil
@@ -177,6 +195,62 @@ func (s *session) settle(t *tracee) error {
 		}
 	}
 	return ErrNotStopping
+}
+
+// oneOf waits for an event of t while its children go on.
+func (s *session) oneOf(t *tracee, ev *event) error {
+	for until := time.Now().Add(stopTimeout); ; {
+		children := s.children()
+		if t.child || len(children) == 0 {
+			return one(t.tid, ev, time.Until(until))
+		}
+		err := one(t.tid, ev, time.Millisecond)
+		if !errors.Is(err, ErrNotStopping) || time.Now().After(until) {
+			return err
+		}
+		for _, c := range children {
+			var cev event
+			if peek(c.tid, &cev) {
+				if err := s.goOn(c, &cev); err != nil && !gone(err) {
+					return err
+				}
+			}
+		}
+	}
+}
+
+func (s *session) children() []*tracee {
+	var out []*tracee
+	for _, t := range s.threads {
+		if t.child && !t.stopped {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// goOn handles an event of a child that is to run on.
+func (s *session) goOn(c *tracee, ev *event) error {
+	switch {
+	case ev.ended():
+		s.reap(ev)
+		return nil
+	case ev.trace() == unix.PTRACE_EVENT_STOP:
+		c.group = ev.sig() != int(unix.SIGTRAP)
+		return s.resume(c, 0)
+	case ev.trace() != 0:
+		return s.born(c, ev)
+	case ev.sig() == int(unix.SIGTRAP) && s.eng != nil:
+		var regs userRegs
+		bp, err := s.eng.hit(c, &regs)
+		if err != nil {
+			return err
+		}
+		if bp >= 0 {
+			return errors.Join(s.eng.pass(c, bp, &regs), s.resume(c, 0))
+		}
+	}
+	return s.deliver(c, ev.sig())
 }
 
 // absorb handles an event while everything is being stopped, so that nothing
@@ -199,6 +273,9 @@ func (s *session) absorb(t *tracee, ev *event) error {
 		return nil
 	case ev.trace() != 0:
 		return s.born(t, ev)
+	case ev.syscallStop():
+		_ = interrupt(t.tid)
+		return s.resume(t, 0)
 	}
 	if s.eng != nil && ev.sig() == int(unix.SIGTRAP) {
 		var regs userRegs

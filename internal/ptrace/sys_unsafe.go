@@ -58,6 +58,33 @@ func regSet(req, tid int, r *unix.PtraceRegs) error {
 	return nil
 }
 
+// syscallInfo is struct ptrace_syscall_info of uapi/linux/ptrace.h, Linux 5.3
+// and later, as a stop at the entry fills it.
+type syscallInfo struct {
+	Op   uint8
+	_    [3]uint8
+	Arch uint32
+	_    [2]uint64 // instruction and stack pointer
+	Nr   uint64
+	_    [7]uint64
+}
+
+const (
+	ptraceGetSyscallInfo = 0x420e
+	syscallInfoEntry     = 1
+)
+
+// enteredCall returns the number of the system call that a stopped thread is
+// about to make; false when it stands elsewhere.
+func enteredCall(tid int) (uint64, bool, error) {
+	var in syscallInfo
+	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, ptraceGetSyscallInfo, uintptr(tid), unsafe.Sizeof(in), uintptr(unsafe.Pointer(&in)), 0, 0)
+	if e != 0 {
+		return 0, false, e
+	}
+	return in.Nr, in.Op == syscallInfoEntry && in.Arch == auditArch, nil
+}
+
 // ntX86XState is NT_X86_XSTATE of elf.h: the floating-point and vector registers.
 const ntX86XState = 0x202
 

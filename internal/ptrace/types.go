@@ -12,6 +12,9 @@ import (
 type Breakpoint struct {
 	Addr remote.Addr // the first instruction of a function, as mapped in the target
 	Name string      // for messages
+	// Syscall is the number of the system call that the function makes, -1 for
+	// none: where the syscall engine stops. An Addr of 0 leaves only that.
+	Syscall int
 }
 
 // StopKind says why a thread stopped.
@@ -63,9 +66,10 @@ func (f HandlerFunc) OnStop(s *Stop) Verdict { return f(s) }
 
 // The names of the engines.
 const (
-	EngineAuto = "auto"
-	EngineHWBP = "hwbp"
-	EngineInt3 = "int3"
+	EngineAuto    = "auto"
+	EngineHWBP    = "hwbp"
+	EngineInt3    = "int3"
+	EngineSyscall = "syscall"
 )
 
 // Options say what to observe and when to end.
@@ -125,8 +129,10 @@ type Result struct {
 	Samples uint64   // samples shown to the handler
 	// Unseen are breakpoint hits the handler was not shown: they came while
 	// disarming, in a vfork child, or too late to tell where they were.
-	Unseen      uint64
-	PausedTotal time.Duration // summed over all stops of all threads
+	Unseen uint64
+	// PausedTotal is summed over all stops of all threads, arming and disarming
+	// among them; as long as the tracer saw them stand.
+	PausedTotal time.Duration
 	PausedMax   time.Duration // the longest single one
 	Disarmed    uint64        // how often MaxPause disarmed the breakpoints
 	Duration    time.Duration // from arming to disarming
