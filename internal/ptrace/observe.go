@@ -64,9 +64,7 @@ func (ob *observer) run(ctx context.Context) (err error) {
 			err = fmt.Errorf("%w: %v\n%s", ErrPanic, p, debug.Stack())
 		}
 		ob.res.Duration = time.Since(ob.began)
-		from := time.Now()
 		err = errors.Join(err, s.release())
-		ob.stood(time.Since(from))
 		ob.finish()
 	}()
 	if ob.w, err = newWaiter(); err != nil {
@@ -81,6 +79,7 @@ func (ob *observer) run(ctx context.Context) (err error) {
 	ob.began = time.Now()
 	ob.w.start(ctx, ob.o.For, ob.o.SampleEvery)
 	defer ob.w.close()
+	s.held = false
 	if err := s.resumeAll(); err != nil {
 		return err
 	}
@@ -88,9 +87,8 @@ func (ob *observer) run(ctx context.Context) (err error) {
 }
 
 func (ob *observer) arm() error {
-	why, stood, err := ob.s.choose(&ob.o)
+	why, err := ob.s.choose(&ob.o)
 	ob.res.Why = why
-	ob.stood(stood)
 	if err == nil {
 		ob.res.Engine = why[len(why)-1].Engine
 	} else if ob.s.ended != nil {
@@ -102,6 +100,9 @@ func (ob *observer) arm() error {
 // finish fills in what the result says about the whole.
 func (ob *observer) finish() {
 	ob.res.Threads = ob.s.seized
+	for _, d := range ob.s.stood {
+		ob.stood(d)
+	}
 	if ob.s.ended != nil && (ob.res.Ended == EndError || *ob.s.ended == EndExited) {
 		ob.res.Ended = *ob.s.ended
 	}

@@ -46,8 +46,14 @@ type session struct {
 	eng     engine // nil without breakpoints, and while disarmed for good
 	net     *net
 	code    borrowed // zero until it is needed
-	perCall bool     // threads are resumed up to their next system call
-	fault   error    // a handler's panic
+	held    bool     // the target stands still until it is armed
+	sent    uint64   // a page that a thread has been sent to unmap
+	// since is when the first thread that stands now was seen to, and stood are
+	// the times for which any have stood, other than for a handler.
+	since   time.Time
+	stood   []time.Duration
+	perCall bool  // threads are resumed up to their next system call
+	fault   error // a handler's panic
 }
 
 func newSession(pid int) *session {
@@ -263,6 +269,9 @@ func (s *session) absorb(t *tracee, ev *event) error {
 	case ev.trace() == unix.PTRACE_EVENT_STOP:
 		consume(t.tid)
 		t.stopped, t.group, t.sample = true, ev.sig() != int(unix.SIGTRAP), false
+		if s.since.IsZero() {
+			s.since = time.Now()
+		}
 		if s.eng != nil && trapPending(t.tid) {
 			// The event stop came before the breakpoint's signal. Let the
 			// thread meet it: it is taken at the signal stop that follows,
@@ -465,6 +474,14 @@ func (s *session) usable() *tracee {
 	return last
 }
 
+// hasStood ends the time that was begun with the first thread's stop.
+func (s *session) hasStood() {
+	if !s.since.IsZero() {
+		s.stood = append(s.stood, time.Since(s.since))
+	}
+	s.since = time.Time{}
+}
+
 // resumeAll lets everything run on that stands still.
 func (s *session) resumeAll() error {
 	var errs error
@@ -485,7 +502,7 @@ func (s *session) adopt(tid int) error {
 // release stops everything, removes what was put into the target, and detaches.
 func (s *session) release() error {
 	errs := s.fault
-	s.fault = nil
+	s.fault, s.since = nil, time.Time{}
 	if s.eng != nil && s.ended == nil {
 		errs = errors.Join(errs, s.stopAll())
 		if s.ended == nil {
@@ -511,6 +528,15 @@ func (s *session) close() error {
 			s.eng.dropThread(t)
 		}
 		delete(s.threads, tid)
+	}
+	s.hasStood()
+	if s.sent != 0 && s.ended == nil {
+		// A stopped process will do it when it is continued.
+		_ = s.await("the page to be unmapped", func() (bool, error) {
+			var b [1]byte
+			_, err := s.mem.ReadAt(b[:], int64(s.sent))
+			return err != nil, nil
+		})
 	}
 	if s.mem != nil {
 		errs = errors.Join(errs, s.mem.Close())

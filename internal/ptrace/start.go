@@ -173,6 +173,7 @@ func (s *session) toEntry(gate *os.File) error {
 	if err != nil {
 		return err
 	}
+	s.held = true
 	return s.runTo(s.threads[s.pid], entry)
 }
 
