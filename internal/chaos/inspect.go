@@ -4,13 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 )
 
 // status returns one field of /proc/PID/status, empty when there is none.
@@ -73,24 +71,6 @@ func masks(pid int) map[string]string {
 		}
 	}
 	return out
-}
-
-// steadyMasks reads them until they stay: a thread that starts, and one that
-// creates another, block all signals for a moment.
-func steadyMasks(pid int) map[string]string {
-	const reads, apart, tries = 3, 3 * time.Millisecond, 100
-	last, same := masks(pid), 1
-	for range tries {
-		time.Sleep(apart)
-		now := masks(pid)
-		if !maps.Equal(now, last) {
-			last, same = now, 0
-		}
-		if same++; same == reads {
-			break
-		}
-	}
-	return last
 }
 
 // maskChanged names the threads that block other signals than before.

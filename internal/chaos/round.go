@@ -63,7 +63,7 @@ func (c *config) runRound(ctx context.Context, engine string, p plan, dir string
 		return nil, err
 	}
 	defer r.w.kill()
-	r.pages, r.masks = anonymous(r.w.pid), steadyMasks(r.w.pid)
+	r.pages, r.masks = anonymous(r.w.pid), masks(r.w.pid)
 	if p.stream {
 		r.stream = startStream(r.w)
 	}
@@ -73,6 +73,9 @@ func (c *config) runRound(ctx context.Context, engine string, p plan, dir string
 	defer func() { r.end(0); r.stream.stop() }()
 	r.await(ctx)
 	r.out.hit = traced(r.w.pid)
+	if !r.tracing.IsZero() {
+		r.out.note("%v after it was first traced", time.Since(r.tracing).Round(10*time.Microsecond))
+	}
 	if err := p.event.act(r); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return nil, err
 	}
@@ -199,9 +202,6 @@ func (r *round) check(ctx context.Context) {
 		_ = syscall.Kill(r.w.pid, syscall.SIGCONT)
 	}
 	r.stream.stop()
-	if r.stream != nil {
-		o.signals = r.stream.missing(ctx)
-	}
 	if !r.w.progress(ctx, 50) && ctx.Err() == nil {
 		o.lost = true
 		o.note("the worker does not go on: %s", r.w.describe())
@@ -210,6 +210,7 @@ func (r *round) check(ctx context.Context) {
 		}
 	}
 	if !o.lost {
+		o.signals = r.stream.missing(ctx)
 		r.checkMask(ctx)
 	}
 	r.checkResults(ctx)

@@ -22,6 +22,7 @@ const (
 	wExecs
 	wCommand
 	wThreads
+	wReady
 )
 
 // What a worker can be asked to do with wCommand.

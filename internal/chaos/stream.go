@@ -65,6 +65,9 @@ func (s *stream) stop() {
 // missing waits for all signals that were sent, and counts those that were lost
 // or came in another order.
 func (s *stream) missing(ctx context.Context) uint64 {
+	if s == nil {
+		return 0
+	}
 	p := s.w.page
 	_ = until(ctx, endTimeout, func() bool { return p.get(wQueued) >= s.queued && p.get(wUsr1) >= s.usr1 })
 	return apart(s.queued, p.get(wQueued)) + apart(s.usr1, p.get(wUsr1)) + p.get(wDisorder)

@@ -117,11 +117,7 @@ func (c *config) printFailures(out io.Writer, results []*outcome) {
 			fmt.Fprint(out, "\nFailures; to repeat one: `go run ./internal/chaos -engines ENGINE -seed SEED -again -rounds 100`\n\n")
 		}
 		if shown <= maxShown {
-			note := ""
-			if len(o.notes) > 0 {
-				note = ": " + o.notes[0]
-			}
-			fmt.Fprintf(out, "- %s, seed %d, %s, worker %s, %s: %s%s\n", o.engine, o.seed, o.event.name, o.kind, o.phase, o.what(), note)
+			fmt.Fprintf(out, "- %s, seed %d, %s, worker %s, %s: %s: %s\n", o.engine, o.seed, o.event.name, o.kind, o.phase, o.what(), strings.Join(o.notes, "; "))
 		}
 	}
 	if shown > maxShown {

@@ -37,7 +37,10 @@ const (
 	poll         = time.Millisecond
 )
 
-const fpmChildren = 2
+const (
+	fpmChildren    = 2
+	fixtureThreads = 4
+)
 
 // worker is a real PHP that phpwhy is let loose on.
 type worker struct {
@@ -45,6 +48,7 @@ type worker struct {
 	pid    int // the process that is observed
 	page   *page
 	stderr string
+	began  float64 // seconds since boot
 
 	cmd  *exec.Cmd
 	done chan struct{} // closed when cmd has ended
@@ -52,10 +56,27 @@ type worker struct {
 	out  *os.File      // kept open: PHP ends when its output has no reader
 }
 
+// threads is how many of them loop in C.
+func (k kind) threads() uint64 {
+	switch k {
+	case kindLoop:
+		return 1
+	case kindThreads, kindMasked:
+		return fixtureThreads
+	}
+	return 0
+}
+
+const noSignals = "0000000000000000" // as SigBlk
+
 // startWorker returns when the worker hangs. Its files go to dir.
 func (c *config) startWorker(ctx context.Context, k kind, dir string) (*worker, error) {
 	w := &worker{kind: k, stderr: filepath.Join(dir, "stderr"), done: make(chan struct{})}
-	var err error
+	uptime, err := os.ReadFile("/proc/uptime")
+	if err != nil {
+		return nil, err
+	}
+	_, _ = fmt.Sscan(string(uptime), &w.began)
 	if w.page, err = newPage(filepath.Join(dir, "page")); err != nil {
 		return nil, err
 	}
@@ -75,11 +96,9 @@ func (c *config) startWorker(ctx context.Context, k kind, dir string) (*worker, 
 	}
 	w.cmd = exec.Command(argv[0], argv[1:]...)
 	w.cmd.Env = append(os.Environ(), "LD_PRELOAD="+c.preload, "CHAOS_FILE="+filepath.Join(dir, "page"))
-	switch k {
-	case kindThreads:
-		w.cmd.Env = append(w.cmd.Env, "CHAOS_THREADS=4")
-	case kindMasked:
-		w.cmd.Env = append(w.cmd.Env, "CHAOS_THREADS=4", "CHAOS_MASKED=1")
+	w.cmd.Env = append(w.cmd.Env, fmt.Sprintf("CHAOS_THREADS=%d", k.threads()))
+	if k == kindMasked {
+		w.cmd.Env = append(w.cmd.Env, "CHAOS_MASKED=1")
 	}
 	w.cmd.Stderr = errs
 	// A group of its own: it is killed with all it has started.
@@ -108,6 +127,11 @@ func (c *config) startWorker(ctx context.Context, k kind, dir string) (*worker, 
 	}
 	if err == nil && k != kindMaster && !w.progress(ctx, 2) {
 		err = errors.New("it makes no progress")
+	}
+	if err == nil {
+		err = until(ctx, readyTimeout, func() bool {
+			return w.page.get(wReady) == k.threads() && status(w.pid, "SigBlk") == noSignals
+		})
 	}
 	if err != nil {
 		w.kill()
@@ -220,7 +244,10 @@ func (w *worker) fate() string {
 	}
 	var told []string
 	for line := range strings.Lines(string(out)) {
-		if strings.Contains(line, fmt.Sprintf("[%d]", w.pid)) {
+		// Pids are used again, so what was told before it started is another's.
+		var at float64
+		_, _ = fmt.Sscanf(strings.TrimLeft(line, "[ "), "%f", &at)
+		if at >= w.began && strings.Contains(line, fmt.Sprintf("[%d]", w.pid)) {
 			told = append(told, strings.TrimSpace(line))
 		}
 	}

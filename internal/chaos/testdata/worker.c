@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdint.h>
@@ -33,6 +34,7 @@ struct shared {
 	volatile uint64_t execs;
 	volatile uint64_t cmd;      /* what to do next; 0 once it is being done */
 	volatile uint64_t threads;  /* threads that ended as they should */
+	volatile uint64_t ready;    /* threads that loop */
 };
 
 enum { CMD_FORK = 1, CMD_SPAWN, CMD_EXEC, CMD_EXIT, CMD_THREADS };
@@ -85,6 +87,7 @@ static void *brief(void *a) {
 }
 
 static void *forever(void *a) {
+	INC(ready);
 	for (;;)
 		once();
 	return a;
@@ -199,6 +202,9 @@ static void loop_forever(void) {
 	int n = getenv("CHAOS_THREADS") ? atoi(getenv("CHAOS_THREADS")) : 1;
 	for (int i = 1; i < n; i++)
 		start(forever, 0);
+	while (sh->ready + 1 < (uint64_t)n)
+		sched_yield();
+	INC(ready);
 	for (;;) {
 		for (int i = 0; i < 20; i++)
 			once();
