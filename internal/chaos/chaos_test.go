@@ -122,6 +122,7 @@ func TestWorkersObey(t *testing.T) {
 
 func TestDamageIsSeen(t *testing.T) {
 	c := newChaos(t, "/bin/true")
+	c.workerLimit = time.Second
 	look := func(w *worker, ev *event, before func(r *round)) *outcome {
 		r := &round{config: c, plan: plan{event: ev}, out: &outcome{}, w: w, exe: "/nowhere", phpwhy: exec.Command("/bin/true")}
 		if err := r.phpwhy.Run(); err != nil {
@@ -176,7 +177,7 @@ func counted(w *worker, values ...int32) *stream {
 	close(s.done)
 	for i, v := range values {
 		_ = sigqueue(w.pid, queued, v)
-		_ = until(context.Background(), endTimeout, func() bool { return w.page.get(wQueued) == uint64(i+1) })
+		_ = until(context.Background(), w.limit, func() bool { return w.page.get(wQueued) == uint64(i+1) })
 	}
 	return s
 }

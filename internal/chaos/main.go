@@ -80,6 +80,7 @@ type config struct {
 	again            bool          // every round has the first one's plan
 	slots            int           // rounds at a time
 	settle           time.Duration
+	workerLimit      time.Duration
 	log              io.Writer // details of failures
 	errs             io.Writer
 
@@ -102,6 +103,7 @@ func parse(args []string, errs io.Writer) (*config, error) {
 	f.StringVar(&c.only, "event", "", "only this event, as the table names it")
 	f.BoolVar(&c.again, "again", false, "repeat the first round's plan")
 	f.IntVar(&c.slots, "j", 2, "rounds at a time")
+	f.DurationVar(&c.workerLimit, "wait", 10*time.Second, "how long a worker may take to do something")
 	f.DurationVar(&c.settle, "settle", 2*time.Second, "how long phpwhy's other processes may take to clean up")
 	log := f.String("log", "", "append the details of failures to this file")
 	if err := f.Parse(args); err != nil {

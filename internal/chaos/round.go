@@ -219,7 +219,7 @@ func (r *round) check(ctx context.Context) {
 
 // checkEnd holds that a worker that was to end did so, in its own way.
 func (r *round) checkEnd(ctx context.Context) {
-	if err := until(ctx, endTimeout, func() bool { return !alive(r.w.pid) }); err != nil && ctx.Err() == nil {
+	if err := until(ctx, r.w.limit, func() bool { return !alive(r.w.pid) }); err != nil && ctx.Err() == nil {
 		r.out.stopped = true
 		r.out.note("the worker does not end: %s", r.w.describe())
 		return
@@ -277,7 +277,7 @@ func (r *round) checkResults(ctx context.Context) {
 	if o.wrong > 0 {
 		o.note("%d results wrong, %d children failed (last status %#x), %d children had an action for SIGTRAP", p.get(wBad), p.get(wFailed), p.get(wStatus), p.get(wInherited))
 	}
-	if r.event.replaces && until(ctx, endTimeout, func() bool { return p.get(wExecs) == 1 }) != nil && ctx.Err() == nil {
+	if r.event.replaces && until(ctx, r.w.limit, func() bool { return p.get(wExecs) == 1 }) != nil && ctx.Err() == nil {
 		o.wrong++
 		o.note("%d execs", p.get(wExecs))
 	}

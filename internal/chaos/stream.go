@@ -69,7 +69,7 @@ func (s *stream) missing(ctx context.Context) uint64 {
 		return 0
 	}
 	p := s.w.page
-	_ = until(ctx, endTimeout, func() bool { return p.get(wQueued) >= s.queued && p.get(wUsr1) >= s.usr1 })
+	_ = until(ctx, s.w.limit, func() bool { return p.get(wQueued) >= s.queued && p.get(wUsr1) >= s.usr1 })
 	return apart(s.queued, p.get(wQueued)) + apart(s.usr1, p.get(wUsr1)) + p.get(wDisorder)
 }
 

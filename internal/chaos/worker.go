@@ -33,7 +33,6 @@ const (
 // Bounds. The machine may be busy with other things.
 const (
 	readyTimeout = 30 * time.Second
-	endTimeout   = 10 * time.Second
 	poll         = time.Millisecond
 )
 
@@ -48,7 +47,8 @@ type worker struct {
 	pid    int // the process that is observed
 	page   *page
 	stderr string
-	began  float64 // seconds since boot
+	began  float64       // seconds since boot
+	limit  time.Duration // how long it may take to do something
 
 	cmd  *exec.Cmd
 	done chan struct{} // closed when cmd has ended
@@ -71,7 +71,7 @@ const noSignals = "0000000000000000" // as SigBlk
 
 // startWorker returns when the worker hangs. Its files go to dir.
 func (c *config) startWorker(ctx context.Context, k kind, dir string) (*worker, error) {
-	w := &worker{kind: k, stderr: filepath.Join(dir, "stderr"), done: make(chan struct{})}
+	w := &worker{kind: k, limit: c.workerLimit, stderr: filepath.Join(dir, "stderr"), done: make(chan struct{})}
 	uptime, err := os.ReadFile("/proc/uptime")
 	if err != nil {
 		return nil, err
@@ -191,7 +191,7 @@ func (w *worker) progress(ctx context.Context, steps uint64) bool {
 	}
 	from := w.page.get(wLoops)
 	done := func() bool { return w.page.get(wLoops) >= from+steps }
-	_ = until(ctx, endTimeout, func() bool { return done() || !alive(w.pid) })
+	_ = until(ctx, w.limit, func() bool { return done() || !alive(w.pid) })
 	return done()
 }
 
@@ -202,7 +202,7 @@ func (w *worker) replaces(ctx context.Context) bool {
 		return false
 	}
 	_ = syscall.Kill(old[0], syscall.SIGKILL)
-	return until(ctx, endTimeout, func() bool {
+	return until(ctx, w.limit, func() bool {
 		now := children(w.pid)
 		return len(now) == fpmChildren && !slices.Contains(now, old[0])
 	}) == nil
