@@ -19,6 +19,7 @@ type event struct {
 	replaces bool   // the worker executes another program, or may
 	stream   bool   // the worker gets counted signals all the time
 	stopped  bool   // it stops the worker, which must stay so
+	early    bool   // the worker is stopped before phpwhy is started
 	act      func(r *round) error
 }
 
@@ -29,7 +30,7 @@ var (
 )
 
 var events = []*event{
-	{name: "nothing", weight: 1, kinds: anyKind, act: func(*round) error { return nil }},
+	{name: "nothing", weight: 1, kinds: anyKind, act: nothing},
 	{name: "SIGKILL", weight: 10, kinds: anyKind, kills: true, act: toPhpwhy(syscall.SIGKILL)},
 	{name: "SIGTERM", weight: 2, kinds: anyKind, signals: true, act: toPhpwhy(syscall.SIGTERM)},
 	{name: "SIGINT", weight: 2, kinds: anyKind, signals: true, act: toPhpwhy(syscall.SIGINT)},
@@ -50,7 +51,11 @@ var events = []*event{
 	{name: "SIGSTOP, SIGCONT", weight: 2, kinds: anyKind, act: toWorker(syscall.SIGSTOP, syscall.SIGCONT)},
 	{name: "SIGSTOP, phpwhy SIGKILL", weight: 2, kinds: anyKind, kills: true, stopped: true, act: then(toWorker(syscall.SIGSTOP), toPhpwhy(syscall.SIGKILL))},
 	{name: "SIGSTOP, phpwhy SIGTERM", weight: 1, kinds: anyKind, signals: true, stopped: true, act: then(toWorker(syscall.SIGSTOP), toPhpwhy(syscall.SIGTERM))},
-	{name: "counted signals", weight: 2, kinds: anyKind, stream: true, act: func(*round) error { return nil }},
+	{name: "stopped before", weight: 1, kinds: anyKind, early: true, stopped: true, act: nothing},
+	{name: "stopped before, SIGCONT", weight: 1, kinds: anyKind, early: true, act: toWorker(syscall.SIGCONT)},
+	{name: "stopped before, SIGKILL", weight: 2, kinds: anyKind, early: true, stopped: true, kills: true, act: toPhpwhy(syscall.SIGKILL)},
+	{name: "phpwhy SIGTSTP, SIGCONT", weight: 1, kinds: anyKind, act: toPhpwhy(syscall.SIGTSTP, syscall.SIGCONT)},
+	{name: "counted signals", weight: 2, kinds: anyKind, stream: true, act: nothing},
 	{name: "counted signals, SIGKILL", weight: 3, kinds: anyKind, stream: true, kills: true, act: toPhpwhy(syscall.SIGKILL)},
 	{name: "counted signals, SIGINT", weight: 1, kinds: anyKind, stream: true, signals: true, act: toPhpwhy(syscall.SIGINT)},
 }
@@ -81,6 +86,8 @@ func eventNamed(name string) *event {
 	}
 	return nil
 }
+
+func nothing(*round) error { return nil }
 
 // toPhpwhy sends signals to phpwhy, the plan's gap apart.
 func toPhpwhy(sigs ...syscall.Signal) func(*round) error {

@@ -54,7 +54,8 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	if err != nil && len(results) == 0 {
 		return err
 	}
-	if terr := c.print(ctx, out, results); terr != nil {
+	terr := intoFile(c.into, "chaos", out, func(w io.Writer) error { return c.print(ctx, w, results) })
+	if terr != nil {
 		return errors.Join(err, terr)
 	}
 	failed := 0
@@ -79,6 +80,7 @@ type config struct {
 	only             string        // the event; empty for all
 	again            bool          // every round has the first one's plan
 	slots            int           // rounds at a time
+	into             string        // a file that gets the tables, too
 	settle           time.Duration
 	workerLimit      time.Duration
 	log              io.Writer // details of failures
@@ -105,6 +107,7 @@ func parse(args []string, errs io.Writer) (*config, error) {
 	f.IntVar(&c.slots, "j", 2, "rounds at a time")
 	f.DurationVar(&c.workerLimit, "wait", 10*time.Second, "how long a worker may take to do something")
 	f.DurationVar(&c.settle, "settle", 2*time.Second, "how long phpwhy's other processes may take to clean up")
+	f.StringVar(&c.into, "into", "", "also put the tables into this file, between <!-- chaos --> and <!-- /chaos -->")
 	log := f.String("log", "", "append the details of failures to this file")
 	if err := f.Parse(args); err != nil {
 		return nil, err

@@ -67,6 +67,12 @@ func (c *config) runRound(ctx context.Context, engine string, p plan, dir string
 	if p.stream {
 		r.stream = startStream(r.w)
 	}
+	if p.event.early {
+		_ = syscall.Kill(r.w.pid, syscall.SIGSTOP)
+		if err := until(ctx, c.workerLimit, func() bool { return standing(r.w.pid) }); err != nil {
+			return nil, fmt.Errorf("stop the worker: %w", err)
+		}
+	}
 	if err := r.start(engine); err != nil {
 		return nil, err
 	}

@@ -139,6 +139,27 @@ func table(w io.Writer, rows [][]string) error {
 	return nil
 }
 
+// intoFile prints to out and, when a file is named, also puts the text into it
+// between its lines <!-- MARK --> and <!-- /MARK -->.
+func intoFile(path, mark string, out io.Writer, print func(io.Writer) error) error {
+	var b strings.Builder
+	perr := print(io.MultiWriter(out, &b))
+	if path == "" || perr != nil {
+		return perr
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	from, to := "<!-- "+mark+" -->\n", "<!-- /"+mark+" -->"
+	before, rest, ok := strings.Cut(string(text), from)
+	_, after, ok2 := strings.Cut(rest, to)
+	if !ok || !ok2 {
+		return fmt.Errorf("%s has no lines %s and %s", path, strings.TrimSpace(from), to)
+	}
+	return os.WriteFile(path, []byte(before+from+b.String()+to+after), 0o644)
+}
+
 // header says where and with what the figures were taken.
 func header(ctx context.Context, out io.Writer, versions [][]string) {
 	read := func(path string) string {
