@@ -25,7 +25,7 @@ var loadFiles embed.FS
 type load struct {
 	phpwhy, fpm  string
 	nginx, wrk   string
-	length       time.Duration // with phpwhy, over all windows; as long again without
+	length       time.Duration // of each kind of window
 	windows      int           // of each kind
 	workers      int
 	connections  int
@@ -48,8 +48,8 @@ func runLoad(ctx context.Context, args []string, out, errs io.Writer) (err error
 	f.StringVar(&l.fpm, "fpm", "/usr/sbin/php-fpm8.2", "the php-fpm of the pool")
 	f.StringVar(&l.nginx, "nginx", "/usr/sbin/nginx", "nginx")
 	f.StringVar(&l.wrk, "wrk", "/usr/bin/wrk", "wrk")
-	f.DurationVar(&l.length, "for", time.Minute, "how long phpwhy runs, over all windows")
-	f.IntVar(&l.windows, "windows", 5, "windows with phpwhy; before each is one as long without")
+	f.DurationVar(&l.length, "for", time.Minute, "how long each kind of window lasts in all")
+	f.IntVar(&l.windows, "windows", 5, "windows of each kind")
 	f.IntVar(&l.workers, "workers", 32, "workers of the pool")
 	f.IntVar(&l.connections, "c", 16, "connections of wrk")
 	f.DurationVar(&l.pause, "pause", 0, "between two runs of phpwhy")
@@ -82,6 +82,13 @@ type window struct {
 	p50, p99, max    time.Duration
 }
 
+// side is one of the ways in which windows are played.
+type side struct {
+	name    string
+	on      []int // the processes that phpwhy runs on; none: it does not run
+	windows []window
+}
+
 // measure plays the windows in turn and prints the table.
 func (l *load) measure(ctx context.Context) error {
 	each := l.length / time.Duration(l.windows)
@@ -89,30 +96,39 @@ func (l *load) measure(ctx context.Context) error {
 	if _, err := l.ask(ctx, warmUp); err != nil {
 		return err
 	}
+	sides := []*side{{name: "without phpwhy"}, {name: "phpwhy on the master, which serves nothing", on: []int{l.master}}, {name: "phpwhy on the workers", on: before}}
 	r := rand.New(rand.NewPCG(l.seed, 0))
-	var without, with []window
 	for i := range l.windows {
-		a, err := l.ask(ctx, each)
-		if err != nil {
-			return err
+		for _, s := range sides {
+			w, err := l.play(ctx, each, r, s.on)
+			if err != nil {
+				return err
+			}
+			s.windows = append(s.windows, w)
+			fmt.Fprintf(l.errs, "load: window %d of %d, %s: %d requests, %d failed\n", i+1, l.windows, s.name, w.requests, w.failed)
 		}
-		quit, done := make(chan struct{}), make(chan struct{})
-		go func() { defer close(done); l.disturb(ctx, r, before, quit) }()
-		b, err := l.ask(ctx, each)
-		close(quit)
-		<-done
-		if err != nil {
-			return err
-		}
-		without, with = append(without, a), append(with, b)
-		fmt.Fprintf(l.errs, "load: window %d of %d: %d requests, %d failed; with phpwhy %d, %d failed\n", i+1, l.windows, a.requests, a.failed, b.requests, b.failed)
 	}
 	var found error // by report, which is no reason not to write it
 	err := intoFile(l.into, "load", l.out, func(out io.Writer) error {
-		found = l.report(ctx, out, without, with, before)
+		found = l.report(ctx, out, sides, before)
 		return nil
 	})
 	return errors.Join(err, found)
+}
+
+// play is one window, in which phpwhy runs on some processes.
+func (l *load) play(ctx context.Context, d time.Duration, r *rand.Rand, pids []int) (window, error) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		if len(pids) > 0 {
+			l.disturb(ctx, r, pids, quit)
+		}
+	}()
+	w, err := l.ask(ctx, d)
+	close(quit)
+	<-done
+	return w, err
 }
 
 const warmUp = 3 * time.Second
@@ -159,7 +175,7 @@ func (l *load) disturb(ctx context.Context, r *rand.Rand, pids []int, quit <-cha
 }
 
 // report prints the table, and says what went wrong.
-func (l *load) report(ctx context.Context, out io.Writer, without, with []window, before []int) error {
+func (l *load) report(ctx context.Context, out io.Writer, sides []*side, before []int) error {
 	header(ctx, out, [][]string{{l.phpwhy, "version"}, {l.fpm, "-n", "-v"}, {l.nginx, "-v"}})
 	var runs []string
 	for c, n := range l.phpwhyRuns {
@@ -167,15 +183,12 @@ func (l *load) report(ctx context.Context, out io.Writer, without, with []window
 	}
 	slices.Sort(runs)
 	after := children(l.master)
-	fmt.Fprintf(out, "- %d static workers, %d connections, %d windows of %v each way in turn; %s\n- workers that are still the same: %d of %d\n\n",
-		l.workers, l.connections, len(with), l.length/time.Duration(l.windows), strings.Join(runs, ", "), len(before)-missing(before, after), len(before))
+	fmt.Fprintf(out, "- %d static workers, %d connections, %d windows of %v of each kind in turn; in all %s\n- workers that are still the same: %d of %d\n\n",
+		l.workers, l.connections, l.windows, l.length/time.Duration(l.windows), strings.Join(runs, ", "), len(before)-missing(before, after), len(before))
 	rows := [][]string{{"", "requests", "failed", "median", "p99", "longest", "longest of all"}}
 	failed := 0
-	for _, s := range []struct {
-		name string
-		w    []window
-	}{{"without phpwhy", without}, {"with phpwhy", with}} {
-		row, n := summary(s.name, s.w)
+	for _, s := range sides {
+		row, n := summary(s.name, s.windows)
 		rows = append(rows, row)
 		failed += n
 	}

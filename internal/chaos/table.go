@@ -66,7 +66,8 @@ const maxShown = 20
 // print writes Markdown.
 func (c *config) print(ctx context.Context, out io.Writer, results []*outcome) error {
 	header(ctx, out, [][]string{{c.phpwhy, "version"}, {c.php, "-n", "-v"}})
-	fmt.Fprintf(out, "- seeds %d to %d, %d rounds at a time\n\n", c.base, c.base+uint64(c.rounds)-1, c.slots)
+	fmt.Fprintf(out, "- %d rounds of %d for each of %s, seeds from %d, %d at a time\n\n",
+		len(results)/len(c.engines), c.rounds, strings.Join(c.engines, ", "), c.base, c.slots)
 	rows := [][]string{append([]string{"engine", "event"}, tallyHead...)}
 	for _, e := range c.engines {
 		var all tally
