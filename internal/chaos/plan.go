@@ -16,8 +16,6 @@ const (
 	phaseEnd    phase = "disarming" // the last milliseconds
 )
 
-var phases = []phase{phaseStart, phaseArm, phaseMiddle, phaseEnd}
-
 // How long the windows at the ends are.
 const (
 	armWindow = 5 * time.Millisecond

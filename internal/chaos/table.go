@@ -89,23 +89,40 @@ func (c *config) print(ctx context.Context, out io.Writer, results []*outcome) e
 		return err
 	}
 	fmt.Fprint(out, "\nThose rounds in which phpwhy got SIGKILL, by the moment:\n\n")
-	rows = [][]string{append([]string{"engine", "moment"}, tallyHead...)}
-	for _, e := range c.engines {
-		for _, ph := range phases {
-			var t tally
-			for _, o := range results {
-				if o.engine == e && o.event.kills && o.phase == ph {
-					t.add(o)
-				}
-			}
-			rows = append(rows, append([]string{e, string(ph)}, t.cells()...))
+	err := c.group(out, "moment", results, func(o *outcome) string {
+		if !o.event.kills {
+			return ""
 		}
+		return string(o.phase)
+	}, phaseStart, phaseArm, phaseMiddle, phaseEnd)
+	if err != nil {
+		return err
 	}
-	if err := table(out, rows); err != nil {
+	fmt.Fprint(out, "\nAll rounds, by the worker:\n\n")
+	err = c.group(out, "worker", results, func(o *outcome) string { return string(o.kind) },
+		kindLoop, kindThreads, kindMasked, kindConcat, kindFPM, kindMaster)
+	if err != nil {
 		return err
 	}
 	c.printFailures(out, results)
 	return nil
+}
+
+// group prints a table with a row per engine and value.
+func (c *config) group(out io.Writer, title string, results []*outcome, by func(*outcome) string, values ...any) error {
+	rows := [][]string{append([]string{"engine", title}, tallyHead...)}
+	for _, e := range c.engines {
+		for _, v := range values {
+			var t tally
+			for _, o := range results {
+				if o.engine == e && by(o) == fmt.Sprint(v) {
+					t.add(o)
+				}
+			}
+			rows = append(rows, append([]string{e, fmt.Sprint(v)}, t.cells()...))
+		}
+	}
+	return table(out, rows)
 }
 
 func (c *config) printFailures(out io.Writer, results []*outcome) {

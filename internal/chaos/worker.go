@@ -80,29 +80,15 @@ func (c *config) startWorker(ctx context.Context, k kind, dir string) (*worker, 
 	if w.page, err = newPage(filepath.Join(dir, "page")); err != nil {
 		return nil, err
 	}
+	if w.cmd, err = c.workerCommand(k, dir); err != nil {
+		return nil, err
+	}
 	errs, err := os.Create(w.stderr)
 	if err != nil {
 		return nil, err
 	}
 	defer errs.Close()
-	argv := []string{c.php, "-n", "-d", "memory_limit=-1", c.script, "loop"}
-	switch k {
-	case kindConcat:
-		argv[len(argv)-1] = "concat"
-	case kindFPM, kindMaster:
-		if argv, err = c.fpmCommand(dir); err != nil {
-			return nil, err
-		}
-	}
-	w.cmd = exec.Command(argv[0], argv[1:]...)
-	w.cmd.Env = append(os.Environ(), "LD_PRELOAD="+c.preload, "CHAOS_FILE="+filepath.Join(dir, "page"))
-	w.cmd.Env = append(w.cmd.Env, fmt.Sprintf("CHAOS_THREADS=%d", k.threads()))
-	if k == kindMasked {
-		w.cmd.Env = append(w.cmd.Env, "CHAOS_MASKED=1")
-	}
 	w.cmd.Stderr = errs
-	// A group of its own: it is killed with all it has started.
-	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, in, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -138,6 +124,29 @@ func (c *config) startWorker(ctx context.Context, k kind, dir string) (*worker, 
 		return nil, fmt.Errorf("start a %s worker: %w; it wrote: %s", k, err, w.wrote())
 	}
 	return w, nil
+}
+
+// workerCommand is how a worker is started.
+func (c *config) workerCommand(k kind, dir string) (*exec.Cmd, error) {
+	argv := []string{c.php, "-n", "-d", "memory_limit=-1", c.script, "loop"}
+	switch k {
+	case kindConcat:
+		argv[len(argv)-1] = "concat"
+	case kindFPM, kindMaster:
+		var err error
+		if argv, err = c.fpmCommand(dir); err != nil {
+			return nil, err
+		}
+	}
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = append(os.Environ(), "LD_PRELOAD="+c.preload, "CHAOS_FILE="+filepath.Join(dir, "page"),
+		fmt.Sprintf("CHAOS_THREADS=%d", k.threads()))
+	if k == kindMasked {
+		cmd.Env = append(cmd.Env, "CHAOS_MASKED=1")
+	}
+	// A group of its own: it is killed with all it has started.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return cmd, nil
 }
 
 // fpmCommand writes a php-fpm's configuration.
