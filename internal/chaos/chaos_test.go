@@ -50,9 +50,10 @@ const fragile = true
 // known names the failures that docs/reliability.md tells of; empty for others.
 func known(o *outcome) string {
 	switch {
-	case fragile && o.event.kills && (o.what() == "worker lost" || o.what() == "wrong results"):
+	case o.stopped || o.signals > 0 || o.leftovers || o.stray > 0 || o.tool != "":
+	case fragile && o.event.kills && !o.mask:
 		return "SIGKILL during an injected system call"
-	case o.kind == kindMasked && (o.mask || o.lost) && !o.stopped && o.text == 0 && o.signals == 0 && o.wrong == 0 && !o.leftovers && o.stray == 0 && o.tool == "":
+	case o.kind == kindMasked && o.text == 0 && o.wrong == 0:
 		return "a thread that blocks SIGTRAP"
 	}
 	return ""
