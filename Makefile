@@ -1,6 +1,6 @@
 # Everything works on Debian 12 with Go, git and root; what is missing is
 # installed with apt-get.
-.PHONY: build demo test matrix lint bench clean help
+.PHONY: build demo test matrix lint bench chaos load clean help
 
 build: ## bin/phpwhy
 	scripts/build
@@ -19,6 +19,12 @@ lint: ## golangci-lint, as .golangci.yml says
 
 bench: build ## phpwhy against gdb, eu-stack and strace, as a Markdown table
 	scripts/bench
+
+chaos: build ## phpwhy killed, workers killed, forked and signalled at drawn moments: what became of them
+	scripts/chaos
+
+load: build ## phpwhy on a php-fpm pool that serves requests: failed requests and latencies
+	scripts/load
 
 clean: ## remove what was built, but for the cached PHP in .cache
 	rm -rf bin .cache/demo
