@@ -29,6 +29,7 @@ const (
 	codeExpr      = "E008" // an expression
 	codeTemplate  = "E009" // a template
 	codeCycle     = "E010" // supersedes leads back
+	codeOverride  = "E011" // an override of what is not there, or no longer
 )
 
 func sortProblems(ps []Problem) {
