@@ -41,6 +41,8 @@ type (
 		name string // "" when it is the only one
 		prg  *program
 		at   mark // of its first line
+		// group is the number of its condition in the rule.
+		group int
 	}
 )
 
@@ -137,7 +139,7 @@ func (d *decoder) alternatives(n *yaml.Node, php bool, bound map[string]bool) []
 				bound[e.as] = true
 			}
 		}
-		return alternative{name, compile(p), d.lineOf(n, 0)}
+		return alternative{name: name, prg: compile(p), at: d.lineOf(n, 0)}
 	}
 	if n.Kind == yaml.ScalarNode {
 		return []alternative{one("", n)}

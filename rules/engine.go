@@ -110,11 +110,11 @@ func (s *Set) Evaluate(o *Observation, opt Options) (Report, error) {
 	if err := o.Validate(); err != nil {
 		return Report{}, err
 	}
-	vars, sights := collect(o), make([]*sight, len(o.Stacks))
+	shared := s.evaluation(o)
 	var rep Report
 	for _, r := range s.rules {
-		res := Result{Rule: r}
-		x := &evaluation{o: o, vars: vars, res: &res, sights: sights}
+		res, x := Result{Rule: r}, *shared
+		x.res = &res
 		x.run(r, opt)
 		rep.Results = append(rep.Results, res)
 	}
@@ -132,6 +132,11 @@ func (s *Set) Evaluate(o *Observation, opt Options) (Report, error) {
 		return a.Confidence > b.Confidence
 	})
 	return rep, nil
+}
+
+// evaluation is what all rules share of one observation.
+func (s *Set) evaluation(o *Observation) *evaluation {
+	return &evaluation{o: o, vars: collect(o), sights: make([]*sight, len(o.Stacks)), res: &Result{}}
 }
 
 func rank(s Severity) int {

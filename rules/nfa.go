@@ -22,6 +22,7 @@ type step struct {
 
 // program is a compiled pattern.
 type program struct {
+	p     *pattern
 	steps []step
 	leaf  bool
 	root  bool
@@ -32,7 +33,7 @@ type program struct {
 }
 
 func compile(p *pattern) *program {
-	g := &program{php: p.php}
+	g := &program{p: p, php: p.php}
 	for i := range p.elements {
 		e := &p.elements[i]
 		g.leaf = g.leaf || e.leaf

@@ -131,15 +131,19 @@ func (d *decoder) labels(n *yaml.Node) map[string]string {
 
 // collectAlternatives lists the rule's patterns in the order of its file.
 func (r *Rule) collectAlternatives() {
+	group := 0
 	r.match.walk(func(n node) {
-		if s, ok := n.(*seenNode); ok {
-			for i := range s.native {
-				r.alts = append(r.alts, &s.native[i])
-			}
-			for i := range s.php {
-				r.alts = append(r.alts, &s.php[i])
+		s, ok := n.(*seenNode)
+		if !ok {
+			return
+		}
+		for _, alts := range [][]alternative{s.native, s.php} {
+			for i := range alts {
+				alts[i].group = group
+				r.alts = append(r.alts, &alts[i])
 			}
 		}
+		group++
 	})
 }
 
