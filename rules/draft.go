@@ -166,7 +166,7 @@ func (k *sketch) fits(s *sight) bool {
 	if len(bad) > 0 {
 		return false
 	}
-	_, ok := compile(p).run(s.Frames, s.views[Native], false)
+	_, ok := compile(p).run(s.Frames, s.views[Native])
 	return ok
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sort"
 	"time"
 )
@@ -84,16 +85,13 @@ type evaluation struct {
 	vars map[string]any
 	res  *Result
 	held []*condition // the stack conditions that made it match
-	// sights are the stacks as rules look at them, shared by all rules.
-	sights []*sight
+	// What all rules share: the stacks as numbers, and the patterns that
+	// match them, by FrameKind.
+	c      *corpus
+	search [2]*search
 }
 
-func (x *evaluation) sight(stack int) *sight {
-	if x.sights[stack] == nil {
-		x.sights[stack] = look(&x.o.Stacks[stack])
-	}
-	return x.sights[stack]
-}
+func (x *evaluation) sight(stack int) *sight { return look(&x.o.Stacks[stack]) }
 
 // Validate reports whether an observation is consistent.
 func (o *Observation) Validate() error {
@@ -136,7 +134,43 @@ func (s *Set) Evaluate(o *Observation, opt Options) (Report, error) {
 
 // evaluation is what all rules share of one observation.
 func (s *Set) evaluation(o *Observation) *evaluation {
-	return &evaluation{o: o, vars: collect(o), sights: make([]*sight, len(o.Stacks)), res: &Result{}}
+	x := &evaluation{o: o, vars: collect(o), c: intern(o), res: &Result{}}
+	x.match(s.compiled(), s.rules)
+	return x
+}
+
+// compiled is made when it is first needed, and then kept.
+func (s *Set) compiled() *matcher {
+	s.once.Do(func() { s.matcher = newMatcher(s.rules) })
+	return s.matcher
+}
+
+// match runs the patterns of the rules that are for this target.
+func (x *evaluation) match(m *matcher, rules []*Rule) {
+	wanted := make(map[*program]bool)
+	for _, r := range rules {
+		if ok, _ := r.applies.to(&x.o.Target); !ok || r.match == nil {
+			continue
+		}
+		r.match.walk(func(n node) {
+			s, ok := n.(*seenNode)
+			if !ok {
+				return
+			}
+			// PHP patterns are tried where the native ones match.
+			alts := s.native
+			if len(alts) == 0 {
+				alts = s.php
+			}
+			for i := range alts {
+				wanted[alts[i].prg] = true
+			}
+		})
+	}
+	for k := range x.search {
+		x.search[k] = newSearch(m, x.c, FrameKind(k), func(g *program) bool { return wanted[g] })
+		x.search[k].run()
+	}
 }
 
 func rank(s Severity) int {
@@ -209,16 +243,17 @@ func (x *evaluation) find(r *Rule) {
 		Title: r.Title, Explain: r.Explain, Fix: r.Fix, Refs: r.Refs,
 	}
 	x.res.Finding = f
-	x.res.Via = x.via()
+	votes := x.votes()
+	x.res.Via = via(votes)
 	if len(x.held) > 0 {
 		// The first stack condition is the one that a rule is about.
-		f.Matched, f.Of = len(x.held[0].matched), x.held[0].of
+		f.Matched, f.Of = x.held[0].matched, x.held[0].of
 	}
-	f.Captures = x.elect()
+	f.Captures = elect(votes)
 	if s, ok := f.Captures["site"]; ok {
 		f.Site = &s
 	}
-	f.Confidence = r.confidence(x.vars, x.unknowns())
+	f.Confidence = r.confidence(x.vars, unknowns(votes))
 	f.Evidence = r.evidence(x.vars, f)
 	vals := make(map[string]any, len(f.Captures)+len(r.bind))
 	for name, s := range f.Captures {
@@ -251,28 +286,55 @@ func (s Site) text() string {
 	return fmt.Sprintf("%s:%d", s.File, s.Line)
 }
 
-// each visits the events that match, with how they do.
-func (x *evaluation) each(visit func(s *Stack, h hit)) {
-	for _, c := range x.held {
-		for _, i := range c.matched {
-			at := x.o.Events[i].Stack
-			visit(&x.o.Stacks[at], c.hits[at])
+// maxVoters bounds the distinct stacks that are asked where a match lies: a
+// place that ten thousand stacks agree on is not changed by more of them.
+const maxVoters = 10_000
+
+// voters are the stacks of a condition, the most frequent first.
+func (x *evaluation) voters(c *condition) []int32 {
+	if len(c.stacks) <= maxVoters {
+		return c.stacks
+	}
+	out := slices.Clone(c.stacks)
+	slices.SortStableFunc(out, func(a, b int32) int {
+		return cmp.Compare(c.n.weight(x.c, int(b)), c.n.weight(x.c, int(a)))
+	})
+	return out[:maxVoters]
+}
+
+// votes are the ways in which the conditions match, with how many events each
+// stands for.
+func (x *evaluation) votes() [][]vote {
+	out := make([][]vote, len(x.held))
+	for i, c := range x.held {
+		for _, s := range x.voters(c) {
+			stack := &x.o.Stacks[s]
+			out[i] = append(out[i], vote{stack, c.n.on(look(stack)), c.n.weight(x.c, int(s))})
 		}
 	}
+	return out
+}
+
+type vote struct {
+	s *Stack
+	hit
+	weight int
 }
 
 // elect finds, for each capture, the place that most events captured.
-func (x *evaluation) elect() map[string]Site {
+func elect(conditions [][]vote) map[string]Site {
 	votes := make(map[string]map[Site]int)
-	x.each(func(s *Stack, h hit) {
-		for name, i := range h.captures {
-			if votes[name] == nil {
-				votes[name] = make(map[Site]int)
+	for _, vs := range conditions {
+		for _, v := range vs {
+			for name, i := range v.captures {
+				if votes[name] == nil {
+					votes[name] = make(map[Site]int)
+				}
+				fr := &v.s.Frames[i]
+				votes[name][Site{fr.Name, fr.Class, fr.File, fr.Line}] += v.weight
 			}
-			fr := &s.Frames[i]
-			votes[name][Site{fr.Name, fr.Class, fr.File, fr.Line}]++
 		}
-	})
+	}
 	elected := make(map[string]Site, len(votes))
 	for name, v := range votes {
 		most := 0
@@ -291,13 +353,15 @@ func (s Site) less(o Site) bool {
 }
 
 // via is the alternative that most events matched by.
-func (x *evaluation) via() string {
+func via(conditions [][]vote) string {
 	count := make(map[string]int)
-	x.each(func(_ *Stack, h hit) {
-		if h.via != "" {
-			count[h.via]++
+	for _, vs := range conditions {
+		for _, v := range vs {
+			if v.via != "" {
+				count[v.via] += v.weight
+			}
 		}
-	})
+	}
 	best := ""
 	for v, n := range count {
 		if n > count[best] || n == count[best] && v < best {
@@ -309,14 +373,15 @@ func (x *evaluation) via() string {
 
 // unknowns is the mean number of unknown frames that stood in for a name, of
 // the condition with most of them.
-func (x *evaluation) unknowns() float64 {
+func unknowns(conditions [][]vote) float64 {
 	most := 0.0
-	for _, c := range x.held {
-		sum := 0
-		for _, i := range c.matched {
-			sum += c.hits[x.o.Events[i].Stack].unknowns
+	for _, vs := range conditions {
+		sum, events := 0, 0
+		for _, v := range vs {
+			sum += v.unknowns * v.weight
+			events += v.weight
 		}
-		most = max(most, float64(sum)/float64(len(c.matched)))
+		most = max(most, float64(sum)/float64(max(1, events)))
 	}
 	return most
 }

@@ -137,13 +137,8 @@ func (x *evaluation) explain(r *Rule, n node) Explained {
 		}
 	case *seenNode:
 		e.What, e.In, e.Share = "stack", n.in, n.share
-		weights := x.weights(n)
-		for _, w := range weights {
-			e.Events += w.n
-			if n.on(x.sight(w.stack)).ok {
-				e.Matched += w.n
-			}
-		}
+		weights, c := x.weights(n), n.look(x)
+		e.Matched, e.Events = c.matched, c.of
 		for _, alts := range [][]alternative{n.native, n.php} {
 			for i := range alts {
 				e.Patterns = append(e.Patterns, x.reached(r, &alts[i], weights))
@@ -166,16 +161,10 @@ type weight struct{ stack, n int }
 
 // weights lists the stacks that a condition looks at, the most frequent first.
 func (x *evaluation) weights(n *seenNode) []weight {
-	counts := make([]int, len(x.o.Stacks))
-	for i := range x.o.Events {
-		if ev := &x.o.Events[i]; n.about(ev) {
-			counts[ev.Stack]++
-		}
-	}
 	var out []weight
-	for i, c := range counts {
-		if c > 0 {
-			out = append(out, weight{i, c})
+	for i := range x.o.Stacks {
+		if w := n.weight(x.c, i); w > 0 {
+			out = append(out, weight{i, w})
 		}
 	}
 	slices.SortStableFunc(out, func(a, b weight) int { return cmp.Compare(b.n, a.n) })
@@ -229,7 +218,7 @@ func (x *evaluation) reached(r *Rule, a *alternative, weights []weight) Reached 
 		}
 		out.Of += w.n
 		s := x.sight(w.stack)
-		if _, ok := a.prg.run(s.Frames, s.views[kind], false); ok {
+		if _, ok := a.prg.run(s.Frames, s.views[kind]); ok {
 			out.Matched += w.n
 			continue
 		}
@@ -384,7 +373,7 @@ func (x *evaluation) nearSeen(n *seenNode) float64 {
 		for i := range alts {
 			g := alts[i].prg
 			s := x.sight(weights[0].stack)
-			if _, ok := g.run(s.Frames, s.views[g.kind()], false); ok {
+			if _, ok := g.run(s.Frames, s.views[g.kind()]); ok {
 				most = 1
 			} else if p := g.progress(s.Frames, s.views[g.kind()]); p.element > 0 {
 				most = max(most, float64(p.element)/float64(1+len(g.p.elements)))

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 )
 
 // maxFiles bounds the rule files of one source.
@@ -17,6 +18,9 @@ const maxFiles = 20_000
 type Set struct {
 	rules []*Rule
 	byID  map[string]*Rule
+
+	once    sync.Once
+	matcher *matcher
 }
 
 // Rules lists the rules by id.

@@ -23,8 +23,8 @@ const (
 type element struct {
 	min, max   int // max unbounded: any number
 	leaf, root bool
-	unk        bool // an unresolved frame outside libc may stand in
-	names      []string
+	unk        bool     // an unresolved frame outside libc may stand in
+	names      []string // canonical; of PHP in lower case, and with globs among them
 	globs      []string // native names with * or ?
 	module     string
 	file       string
@@ -238,7 +238,7 @@ func (e *element) setNames(w string) error {
 
 // setPHPNames reads name, class::method, or alternatives of either.
 func (e *element) setPHPNames(w string) error {
-	e.names = strings.Split(w, "|")
+	e.names = strings.Split(lower(w), "|")
 	if slices.Contains(e.names, "") {
 		return fmt.Errorf("empty name in %q", w)
 	}

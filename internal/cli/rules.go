@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -194,7 +195,14 @@ from phpwhy/rules in the user's configuration folder, and from --rules DIR.`,
 
 // visible keeps the words of rules and captures from driving a terminal, and
 // from breaking a line.
-func visible(s string) string { return oneLine(fmt.Errorf("%s", s)) }
+func visible(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
+			return '?'
+		}
+		return r
+	}, s)
+}
 
 // printf writes one line that may hold words from outside.
 func printf(w io.Writer, format string, args ...any) {
