@@ -11,6 +11,7 @@ import (
 // applies says for which targets a rule is meant.
 type applies struct {
 	php        []versionTest
+	text       string // of php
 	sapi, libc []string
 }
 
@@ -25,6 +26,7 @@ func (d *decoder) applies(n *yaml.Node) applies {
 		"php": func(n *yaml.Node) {
 			var err error
 			if text := d.text(n, "php"); text != "" {
+				a.text = text
 				if a.php, err = parseVersions(text); err != nil {
 					d.addf(n, codeValue, "%v", err)
 				}
@@ -138,6 +140,20 @@ func release(version string) string {
 		return version[:i]
 	}
 	return version
+}
+
+// AppliesTo says for which targets the rule is meant, "" for all.
+func (r *Rule) AppliesTo() string {
+	var parts []string
+	if r.applies.text != "" {
+		parts = append(parts, "PHP "+r.applies.text)
+	}
+	for _, list := range [][]string{r.applies.sapi, r.applies.libc} {
+		if len(list) > 0 {
+			parts = append(parts, strings.Join(list, ", "))
+		}
+	}
+	return strings.Join(parts, "; ")
 }
 
 // to reports whether the rule is meant for a target, and if not, why. What is

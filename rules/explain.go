@@ -79,9 +79,9 @@ type Near struct {
 
 // Explain says why rule id says what it says of an observation.
 func (s *Set) Explain(id string, o *Observation, opt Options) (*Explanation, error) {
-	r := s.Rule(id)
-	if r == nil {
-		return nil, fmt.Errorf("no rule is called %s%s", id, didYouMean(id, s.ids()))
+	r, err := s.Find(id)
+	if err != nil {
+		return nil, err
 	}
 	rep, err := s.Evaluate(o, opt)
 	if err != nil {

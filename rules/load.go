@@ -29,6 +29,14 @@ func (s *Set) Rules() []*Rule { return s.rules }
 // Rule finds a rule by id, or nil.
 func (s *Set) Rule(id string) *Rule { return s.byID[id] }
 
+// Find finds a rule by id; the error proposes another when there is none.
+func (s *Set) Find(id string) (*Rule, error) {
+	if r := s.byID[id]; r != nil {
+		return r, nil
+	}
+	return nil, fmt.Errorf("no rule is called %s%s", id, didYouMean(id, s.ids()))
+}
+
 // Source is a folder of rules. A rule of a later source may override one of an
 // earlier source.
 type Source struct {

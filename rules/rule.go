@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -98,4 +99,20 @@ type exception struct {
 	site, reason string
 	until        time.Time // the first moment at which it no longer holds
 	mark
+}
+
+// Section is the part of the rule's file about one key, as it is written; ""
+// when the file does not have the key.
+func (r *Rule) Section(key string) string {
+	var b strings.Builder
+	inside := false
+	for line := range strings.Lines(r.text) {
+		if len(line) > 0 && !strings.ContainsAny(line[:1], " #-\n\r") {
+			inside = strings.HasPrefix(line, key+":")
+		}
+		if inside {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
 }

@@ -81,7 +81,11 @@ func LoadTestSources(sources ...Source) ([]Case, []Problem) {
 }
 
 func parseTest(file string, b []byte) ([]Case, []Problem) {
-	d := &decoder{file: file}
+	return (&decoder{}).tests(file, b)
+}
+
+func (d *decoder) tests(file string, b []byte) ([]Case, []Problem) {
+	d.file = file
 	doc := d.document(b)
 	if doc == nil {
 		return nil, d.problems

@@ -189,7 +189,8 @@ from phpwhy/rules in the user's configuration folder, and from --rules DIR.`,
 			return usageErrorf("name a command")
 		},
 	}
-	cmd.AddCommand(newRulesLint(s), newRulesTest(s), newRulesExplain(s), newRulesNew(s))
+	cmd.AddCommand(newRulesList(s), newRulesShow(s), newRulesLint(s), newRulesTest(s), newRulesExplain(s), newRulesNew(s),
+		newRulesSchema(s), newRulesCoverage(s), newRulesBench(s), newRulesDoc(s))
 	return cmd
 }
 
