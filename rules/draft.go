@@ -153,12 +153,26 @@ func sketchOf(s *sight) sketch {
 	for k.cut < len(k.frames) && !generic.MatchString(k.frames[k.cut].Name) {
 		k.cut++
 	}
-	if k.lines = linesOf(k.frames, k.cut); k.lines == nil {
-		// The interpreter itself is at work, or nothing above it has a name.
-		k.cut = min(k.cut+1, len(k.frames))
-		k.lines = linesOf(k.frames, k.cut)
+	k.lines = linesOf(k.frames, k.cut)
+	if named(k.lines) < 2 && (k.cut > 0 || k.lines == nil) {
+		// One name can be anywhere: say how near to the interpreter it is.
+		// And when nothing has a name, the interpreter itself is at work.
+		if lines := linesOf(k.frames, min(k.cut+1, len(k.frames))); lines != nil {
+			k.cut, k.lines = min(k.cut+1, len(k.frames)), lines
+		}
 	}
 	return k
+}
+
+// named counts the lines that a frame must match.
+func named(lines []string) int {
+	n := 0
+	for _, l := range lines {
+		if !strings.HasPrefix(l, "gap ") && !strings.HasPrefix(l, "opt ") {
+			n++
+		}
+	}
+	return n
 }
 
 func (k *sketch) fits(s *sight) bool {
@@ -191,7 +205,9 @@ func linesOf(frames []Frame, cut int) []string {
 		switch {
 		case f.Inlined:
 			lines = append(lines, "opt "+f.Name)
-		case Exported(f.Name):
+		// A handler of an internal function has a name in captures of phpwhy,
+		// which finds it by the function.
+		case Exported(f.Name), strings.HasPrefix(f.Name, "zif_"):
 			lines = append(lines, f.Name)
 			last = len(lines)
 		default:
@@ -383,18 +399,31 @@ func (w *drafter) text(id string, share float64) string {
 	return b.String()
 }
 
-// evidence lists, as comments, what expressions could use.
+// evidence lists, as comments, what expressions could use: what is not nothing.
 func (w *drafter) evidence(line func(string, ...any)) {
 	first := true
 	for _, n := range slices.Sorted(maps.Keys(w.vars)) {
 		var v string
 		switch x := w.vars[n].(type) {
-		case int64, bool:
-			v = fmt.Sprint(x)
+		case int64:
+			if x != 0 {
+				v = fmt.Sprint(x)
+			}
+		case bool:
+			if x {
+				v = "true"
+			}
 		case float64:
-			v = fmt.Sprintf("%.4g", x)
-		default:
-			continue // texts and lists are the process's own words
+			if x != 0 {
+				// As an expression writes it: 100 is no double there.
+				if v = fmt.Sprintf("%.4g", x); !strings.ContainsAny(v, ".e") {
+					v += ".0"
+				}
+			}
+		default: // texts and lists are the process's own words
+		}
+		if v == "" {
+			continue
 		}
 		if first {
 			line("    # Seen here, for further conditions (- expr: ...):")

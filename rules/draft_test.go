@@ -38,6 +38,8 @@ func TestADraftKeepsTheFramesThatTell(t *testing.T) {
 		{"one with symbols", "mremap ~zend_mm_chunk_extend zend_mm_realloc_huge ~zend_string_extend concat_function ~zend_binary_op ZEND_ASSIGN_OP_SPEC_CV_CONST_HANDLER execute_ex",
 			"leaf mremap|opt zend_mm_chunk_extend|zend_mm_realloc_huge unk|opt zend_string_extend|concat_function"},
 		{"the interpreter at work", "execute_ex zend_execute main", "leaf execute_ex"},
+		{"one name and unknown frames", "zend_hash_str_find ? ? execute_ex zend_execute main", "leaf zend_hash_str_find|gap 0-6|execute_ex"},
+		{"an internal function", "zend_hash_str_find ? zif_strtr execute_ex", "leaf zend_hash_str_find|gap 0-5|zif_strtr"},
 		{"a name that no line can hold", "poll <signal|handler> concat_function", "leaf poll|gap 0-5|concat_function"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -284,3 +284,16 @@ func describeMissing(names []string) []string {
 	}
 	return out
 }
+
+// Known is a name that expressions know.
+type Known struct{ Name, Type, How string }
+
+// KnownEvidence lists the names that expressions know, with their types in CEL and
+// how the evidence is collected.
+func KnownEvidence() []Known {
+	var out []Known
+	for _, n := range evidenceNames() {
+		out = append(out, Known{n, evidence[n].typ.String(), evidence[n].how})
+	}
+	return out
+}

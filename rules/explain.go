@@ -407,7 +407,7 @@ func (r *Reached) String() string {
 	wants := strings.Join(strings.Fields(r.Wants), " ")
 	text := fmt.Sprintf("%s line %d wants %s, %s", name, r.Line, wants, where)
 	if r.Matched > 0 {
-		text += fmt.Sprintf("; it matches %d of %d others", r.Matched, r.Of)
+		text += fmt.Sprintf("; %d of %d match", r.Matched, r.Of)
 	}
 	return text
 }

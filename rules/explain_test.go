@@ -17,7 +17,7 @@ func TestExplainSaysWhereEachAlternativeStopped(t *testing.T) {
 		{"the end of the stack", `{stack: "execute_ex\nzend_execute"}`, "stack line 2 wants zend_execute, the stack ends"},
 		{"a root that is none", `{stack: "leaf mmap\nroot other"}`, "stack line 2 wants root other, frame #2 is execute_ex"},
 		{"a PHP line", `{php: "leaf internal strlen\nuser f"}`, `php line 2 wants user f, PHP frame #1 is App\Report::build() at /srv/App\Report::build.php:7`},
-		{"a match of some stacks", `{stack: "leaf mmap\nother"}`, "stack line 1 wants leaf mmap, frame #0 is mremap; it matches 2 of 5 others"},
+		{"a match of some stacks", `{stack: "leaf mmap\nother"}`, "stack line 1 wants leaf mmap, frame #0 is mremap; 2 of 5 match"},
 		{"a match of all", `{stack: "execute_ex"}`, "stack matches 5 of 5"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

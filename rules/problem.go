@@ -78,17 +78,17 @@ func nearest(word string, known []string) string {
 	return best
 }
 
-// editDistance is Levenshtein's, or limit+1 when it is larger than limit.
+// editDistance counts the letters to add, drop, change or swap with their
+// neighbour (optimal string alignment); it is limit+1 when there are more.
 func editDistance(a, b string, limit int) int {
 	if len(a)-len(b) > limit || len(b)-len(a) > limit || len(a) > 256 || len(b) > 256 {
 		return limit + 1
 	}
-	prev := make([]int, len(b)+1)
+	before, prev, cur := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range prev {
 		prev[j] = j
 	}
 	for i := range len(a) {
-		cur := make([]int, len(b)+1)
 		cur[0] = i + 1
 		for j := range len(b) {
 			cost := 1
@@ -96,11 +96,14 @@ func editDistance(a, b string, limit int) int {
 				cost = 0
 			}
 			cur[j+1] = min(prev[j]+cost, prev[j+1]+1, cur[j]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				cur[j+1] = min(cur[j+1], before[j-1]+1)
+			}
 		}
-		if slices.Min(cur) > limit {
+		if slices.Min(cur) > limit && slices.Min(prev) > limit {
 			return limit + 1
 		}
-		prev = cur
+		before, prev, cur = prev, cur, before
 	}
 	return min(prev[len(b)], limit+1)
 }

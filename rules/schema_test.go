@@ -222,3 +222,38 @@ func TestSchemaAndLoaderAgreeOnShapes(t *testing.T) {
 		})
 	}
 }
+
+// TestTheTutorialsRulesLoad reads what docs/writing-rules.md shows.
+func TestTheTutorialsRulesLoad(t *testing.T) {
+	b, err := os.ReadFile("../docs/writing-rules.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var head string
+	rules, tests := 0, 0
+	for _, part := range strings.Split(string(b), "```yaml\n")[1:] {
+		text, _, _ := strings.Cut(part, "```")
+		switch {
+		case strings.HasPrefix(text, "schema:"):
+			rules++
+			head, _, _ = strings.Cut(text, "match:")
+		case strings.HasPrefix(text, "match:"): // the rule's end, changed
+			rules++
+			text = head + text
+		case strings.HasPrefix(text, "rule:"):
+			tests++
+			if _, ps := parseTest("x", []byte(text)); len(ps) > 0 {
+				t.Error(ps)
+			}
+			continue
+		default:
+			continue
+		}
+		if _, ps := Parse("x", []byte(text)); len(ps) > 0 {
+			t.Errorf("%v\n%s", ps, text)
+		}
+	}
+	if rules != 2 || tests != 1 {
+		t.Errorf("%d rules and %d tests were found", rules, tests)
+	}
+}

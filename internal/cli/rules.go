@@ -111,11 +111,15 @@ func (f *rulesFlags) choose(args []string) (*selection, error) {
 		}
 		return sel, nil
 	}
+	// What is being written may be a copy of what is installed, and a check
+	// must not depend on the host: the search path stays out.
 	sel := &selection{}
-	for _, src := range sources {
-		// What is looked at must not count twice.
-		if src.Name == builtinSource || !named(src.Name, args) {
-			sel.base = append(sel.base, src)
+	if !f.noBuiltin {
+		sel.base = append(sel.base, sources[0])
+	}
+	for _, d := range f.dirs {
+		if !named(d, args) {
+			sel.base = append(sel.base, rules.Source{FS: os.DirFS(d), Name: filepath.Clean(d)})
 		}
 	}
 	for _, a := range args {

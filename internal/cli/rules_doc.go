@@ -119,6 +119,10 @@ func contents(rs []*rules.Rule) []byte {
 		}
 		fmt.Fprintf(&b, "| [`%s`](%s.md) | %s | %s |\n", r.ID, r.ID, r.Severity, cell(r.Title+benignWord(r)))
 	}
+	b.WriteString("\n## What expressions know\n\nIn `expr`, `bind` and `plus`. A double is written with a decimal point: `proc.cpu_pct > 50.0`. What was not\ncollected makes a rule undetermined, unless its verdict does not depend on it.\n\n| name | type | needs |\n| --- | --- | --- |\n")
+	for _, k := range rules.KnownEvidence() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", k.Name, k.Type, cell(k.How))
+	}
 	return b.Bytes()
 }
 
