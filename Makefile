@@ -1,6 +1,6 @@
 # Everything works on Debian 12 with Go, git and root; what is missing is
 # installed with apt-get.
-.PHONY: build demo test matrix lint bench clean help
+.PHONY: build demo test matrix lint bench generate clean help
 
 build: ## bin/phpwhy
 	scripts/build
@@ -19,6 +19,9 @@ lint: ## golangci-lint, as .golangci.yml says
 
 bench: build ## phpwhy against gdb, eu-stack and strace, as a Markdown table
 	scripts/bench
+
+generate: ## the JSON Schemas of rules and the catalogue of the built-in ones
+	scripts/generate
 
 clean: ## remove what was built, but for the cached PHP in .cache
 	rm -rf bin .cache/demo

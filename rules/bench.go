@@ -106,7 +106,7 @@ func (s *Set) Bench(opt BenchOptions) (*BenchResult, error) {
 	}
 	slices.SortStableFunc(res.Slowest, func(a, b RuleCost) int { return cmp.Compare(b.PerStack, a.PerStack) })
 	res.Slowest = res.Slowest[:min(len(res.Slowest), maxSlowest)]
-	res.baseline(few.frames(opt.Naive), all)
+	res.baseline(few.frames(costed), opt.Naive, all)
 	return res, nil
 }
 
@@ -123,13 +123,13 @@ func (s *Set) timed(c *corpus) (*evaluation, time.Duration) {
 
 // baseline measures, on stacks of frames, what is done to one: interning, and
 // trying every pattern.
-func (res *BenchResult) baseline(o *Observation, all []*Rule) {
-	n := time.Duration(max(1, len(o.Stacks)))
+func (res *BenchResult) baseline(o *Observation, tried int, all []*Rule) {
 	began := time.Now()
 	intern(o)
-	res.Intern = time.Since(began) / n
+	res.Intern = time.Since(began) / time.Duration(max(1, len(o.Stacks)))
+	tried = min(tried, len(o.Stacks))
 	began = time.Now()
-	for i := range o.Stacks {
+	for i := range tried {
 		for _, r := range all {
 			for _, a := range r.alts {
 				if !a.prg.php {
@@ -138,7 +138,7 @@ func (res *BenchResult) baseline(o *Observation, all []*Rule) {
 			}
 		}
 	}
-	res.Naive = time.Since(began) / n
+	res.Naive = time.Since(began) / time.Duration(max(1, tried))
 }
 
 // frames makes Observation's stacks of numbers.

@@ -17,9 +17,10 @@ type corpus struct {
 // lane is one kind of frames of all stacks.
 type lane struct {
 	symbols []symbol
-	ids     map[symbolKey]uint32
-	start   []int    // of each stack in seq, and the end of the last
-	seq     []uint32 // symbols, leaf first
+	named   map[string]uint32    // of native functions
+	ids     map[symbolKey]uint32 // of all others
+	start   []int                // of each stack in seq, and the end of the last
+	seq     []uint32             // symbols, leaf first
 }
 
 // symbol is what a pattern's names are compared with. Frames of one symbol
@@ -33,14 +34,7 @@ type symbol struct {
 
 type symbolKey struct {
 	name, class string
-	flag        bool // native: without a name in libc; PHP: implemented in C
-}
-
-func keyOf(f *Frame) symbolKey {
-	if f.Kind == PHP {
-		return symbolKey{f.Name, f.Class, f.Internal}
-	}
-	return symbolKey{name: f.Name, flag: f.Name == "" && isLibc(f.Module)}
+	flag        bool // native, without a name: in libc; PHP: implemented in C
 }
 
 // intern turns the stacks of an observation into numbers.
@@ -120,17 +114,32 @@ func (s *symbol) fits(f *Frame) bool {
 }
 
 func (l *lane) intern(f *Frame) uint32 {
-	key := keyOf(f)
+	if l.ids == nil {
+		l.named, l.ids = make(map[string]uint32), make(map[symbolKey]uint32)
+	}
+	if f.Kind == Native && f.Name != "" {
+		id, ok := l.named[f.Name]
+		if !ok {
+			id = l.add(f)
+			l.named[f.Name] = id
+		}
+		return id
+	}
+	key := symbolKey{f.Name, f.Class, f.Internal}
+	if f.Kind == Native {
+		key = symbolKey{flag: isLibc(f.Module)}
+	}
 	id, ok := l.ids[key]
 	if !ok {
-		if l.ids == nil {
-			l.ids = make(map[symbolKey]uint32)
-		}
-		id = uint32(len(l.symbols))
+		id = l.add(f)
 		l.ids[key] = id
-		l.symbols = append(l.symbols, symbol{frame: *f, names: [2]int32{-1, -1}})
 	}
 	return id
+}
+
+func (l *lane) add(f *Frame) uint32 {
+	l.symbols = append(l.symbols, symbol{frame: *f, names: [2]int32{-1, -1}})
+	return uint32(len(l.symbols) - 1)
 }
 
 // of lists the symbols of one stack.

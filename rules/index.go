@@ -68,6 +68,7 @@ type search struct {
 	rows   [][]uint8   // by pattern and symbol: which of masks, from 1; 0 is unknown
 	masks  [][]mask    // by pattern
 	hits   [][]int32   // by pattern: the stacks that match, ascending
+	spent  int         // bytes of rows
 	// Work, to be measured.
 	tried, ran, stepped []int
 	// The frames of the stack that closer looked at last.
@@ -79,8 +80,12 @@ type search struct {
 // mask are the states that take a symbol.
 type mask uint64
 
-// maxRow bounds the masks that a pattern's row can tell apart.
-const maxRow = 254
+const (
+	// maxRow bounds the masks that a pattern's row can tell apart, maxRows all
+	// rows together in bytes: a capture may have a million names.
+	maxRow  = 254
+	maxRows = 64 << 20
+)
 
 // sampled is how many stacks the frequency of names is taken from.
 const sampled = 4096
@@ -309,6 +314,9 @@ func (s *search) mask(i int, g *program, id uint32) mask {
 		return mask(g.bits.other)
 	}
 	if s.rows[i] == nil {
+		if s.spent += len(s.lane.symbols); s.spent > maxRows {
+			return g.mask(&y.frame)
+		}
 		s.rows[i] = make([]uint8, len(s.lane.symbols))
 	}
 	if class := s.rows[i][id]; class != 0 {

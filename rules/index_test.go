@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/phpwhy/phpwhy/rules/builtin"
@@ -100,5 +101,50 @@ func TestATruncatedStackIsUndeterminedInTheMiddleOfAMatch(t *testing.T) {
 		if res := evaluate(t, mustLoad(t, rule("a.b", c.match, "")), o).Results[0]; res.Verdict != c.want {
 			t.Errorf("%s on %s…: %v, want %v", c.match, c.stack, res.Verdict, c.want)
 		}
+	}
+}
+
+func TestASetMayBeUsedByManyAtOnce(t *testing.T) {
+	set, _ := Load(builtin.FS)
+	o := observe(seen{"mremap ? concat_function execute_ex php:f php:main", 9, 1}, seen{"mmap zend_hash_find execute_ex php:g", 1, 1})
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for range 20 {
+				if _, err := set.Evaluate(o, Options{}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
+// TestManyNamesTakeBoundedMemory lets every stack have names of its own, as a
+// hostile capture may.
+func TestManyNamesTakeBoundedMemory(t *testing.T) {
+	var rules []string
+	for i := range 40 {
+		rules = append(rules, rule(fmt.Sprintf("a.r%d", i), fmt.Sprintf(`{stack: "leaf mremap\n0-* z*|f%d*\nexecute_ex"}`, i), ""))
+	}
+	set := mustLoad(t, rules...)
+	var ss []seen
+	for i := range 3000 {
+		ss = append(ss, seen{fmt.Sprintf("mremap f%d_a f%d_b f%d_c execute_ex", i, i, i), 1, 0})
+	}
+	x := set.evaluation(observe(ss...))
+	spent := 0
+	for _, row := range x.search[Native].rows {
+		spent += len(row)
+	}
+	if spent == 0 || spent > maxRows {
+		t.Errorf("%d bytes", spent)
+	}
+	x.search[Native].spent, x.search[Native].rows = maxRows, make([][]uint8, len(x.search[Native].progs))
+	before := fmt.Sprint(x.search[Native].hits)
+	x.search[Native].hits = make([][]int32, len(x.search[Native].progs))
+	x.search[Native].run()
+	if after := fmt.Sprint(x.search[Native].hits); after != before {
+		t.Error("without rows the matches differ")
 	}
 }

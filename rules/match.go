@@ -141,11 +141,6 @@ func (h *hit) best(alts []alternative, s *sight, kind FrameKind) bool {
 	return found
 }
 
-// about reports whether the condition looks at an event.
-func (n *seenNode) about(ev *Event) bool {
-	return n.in == inAny || n.in == inStops && ev.Kind == Stop || n.in == inSamples && ev.Kind == Sample
-}
-
 // weight is how many events with a stack the condition looks at.
 func (n *seenNode) weight(c *corpus, stack int) int {
 	switch n.in {

@@ -32,7 +32,7 @@ func TestTheCheckedInSchemasAreThoseOfTheTypes(t *testing.T) {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(string(text), string(have)); diff != "" {
-			t.Errorf("%s is stale; run go test ./rules -run Schemas -update: %s", file, diff)
+			t.Errorf("%s is stale; run make generate: %s", file, diff)
 		}
 	}
 }

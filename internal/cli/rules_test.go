@@ -437,7 +437,7 @@ func TestWatchTestsAgainWhenAFileChanges(t *testing.T) {
 	}
 }
 
-// TestTheCatalogueIsThatOfTheRules: phpwhy rules doc --output docs/rules.
+// TestTheCatalogueIsThatOfTheRules holds docs/rules against what scripts/generate makes.
 func TestTheCatalogueIsThatOfTheRules(t *testing.T) {
 	quiet(t)
 	dir := t.TempDir()
@@ -453,6 +453,6 @@ func TestTheCatalogueIsThatOfTheRules(t *testing.T) {
 	}
 	_ = os.Remove(filepath.Join(dir, "mine.md"))
 	if out, err := exec.Command("diff", "-ru", "../../docs/rules", dir).CombinedOutput(); err != nil {
-		t.Errorf("docs/rules is stale; run: go run ./cmd/phpwhy rules doc --output docs/rules\n%s", out)
+		t.Errorf("docs/rules is stale; run make generate\n%s", out)
 	}
 }
