@@ -79,7 +79,19 @@ func (l *linter) rule(r *Rule, tested map[Verdict]bool) {
 	l.applies(r)
 	l.patterns(r)
 	l.names(r)
+	l.score(r)
 	l.exceptions(r)
+}
+
+// score adds up the most that a rule can reach.
+func (l *linter) score(r *Rule) {
+	most := r.score.base
+	for _, p := range r.score.plus {
+		most += max(0, p.add)
+	}
+	if most < r.score.reportAt {
+		l.addf(r.at["score"], codeNoReport, "the score is %.2f at most and never reaches report_at, %.2f", most, r.score.reportAt)
+	}
 }
 
 // sapis are the names that php_sapi_name gives.

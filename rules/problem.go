@@ -48,6 +48,7 @@ const (
 	codeTwice      = "W110" // two alternatives that are the same
 	codeSAPI       = "W111" // a SAPI that PHP does not have
 	codeNoOverride = "W112" // an override of a rule that does not exist
+	codeNoReport   = "W113" // a score that never reaches report_at
 )
 
 // Warning reports whether the rule works in spite of the problem.
@@ -125,6 +126,7 @@ var codeTitles = map[string]string{
 	codeSupersedes: "supersedes of a rule that does not exist", codeUntested: "a rule without a test", codeNoNearMiss: "a rule without a test that must not match",
 	codeUnused: "something is bound and not used", codeException: "an exception that never applies", codeTestRule: "a test of a rule that does not exist",
 	codeTwice: "two alternatives that are the same", codeSAPI: "a SAPI that PHP does not have", codeNoOverride: "an override of a rule that does not exist",
+	codeNoReport: "a score that never reaches report_at",
 }
 
 // Codes lists the codes of problems with what they are about.

@@ -16,6 +16,9 @@ func Pasted(o *rules.Observation) *Capture {
 			fs[j] = stack.Frame{Kind: stack.Native, Function: f.Name, Raw: f.Raw, Module: f.Module, File: f.File, Line: f.Line, Inlined: f.Inlined}
 		}
 		c.Stacks[i] = stack.Stack{Frames: fs, End: stack.Root}
+		if o.Stacks[i].Truncated {
+			c.Stacks[i].End = stack.Truncated
+		}
 	}
 	for i := range o.Events {
 		ev := &o.Events[i]

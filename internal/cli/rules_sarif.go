@@ -3,6 +3,7 @@ package cli
 import (
 	"io"
 	"maps"
+	"net/url"
 	"path/filepath"
 	"slices"
 
@@ -61,7 +62,7 @@ type sarifRegion struct {
 
 func sarifAt(file string, line, col int) []sarifLocation {
 	var l sarifLocation
-	l.Physical.Artifact.URI = filepath.ToSlash(file)
+	l.Physical.Artifact.URI = (&url.URL{Path: filepath.ToSlash(file)}).String()
 	l.Physical.Region = sarifRegion{max(line, 1), max(col, 1)}
 	return []sarifLocation{l}
 }
