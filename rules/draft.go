@@ -1,13 +1,13 @@
 package rules
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -186,16 +186,8 @@ func (w *drafter) id() string {
 	return "my." + s
 }
 
-// Quote writes a text as a YAML scalar in double quotes.
-func Quote(s string) string {
-	var b strings.Builder
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(s); err != nil {
-		return `""`
-	}
-	return strings.TrimSpace(b.String())
-}
+// Quote writes a text as a YAML scalar in double quotes, which knows Go's escapes.
+func Quote(s string) string { return strconv.QuoteToGraphic(s) }
 
 // text writes the file.
 func (w *drafter) text(id string, share float64) string {
@@ -237,7 +229,7 @@ func (w *drafter) text(id string, share float64) string {
 		line("bind:\n  n: chain.steps\n  grown: chain.grown_bytes")
 	}
 	line("score:\n  base: 0.7\n  per_unknown: -0.02\n  report_at: 0.5")
-	message := title
+	message := strings.NewReplacer("{{", "{ {", "}}", "} }").Replace(title)
 	if w.chain {
 		message += ": {{n}} growths while watched, {{grown|bytes}} in all"
 	}

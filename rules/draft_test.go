@@ -107,3 +107,33 @@ func TestSimilarRulesAreNamed(t *testing.T) {
 		t.Errorf("%+v %v", near, err)
 	}
 }
+
+func TestQuotedTextsAreReadAsTheyAre(t *testing.T) {
+	for _, text := range []string{"", "a: b #c", "it's \"so\"\n\ttabs\\", "/srv/アプリ/ü.php:3", "\x7f\x1b[2J\u0085\u202e\ufeff😀", "{{site}} <&>"} {
+		d := &decoder{}
+		n := d.document([]byte("k: " + Quote(text)))
+		if n == nil || d.text(n.Content[1], "k") != text || len(d.problems) > 0 {
+			t.Errorf("%q as %s: %v", text, Quote(text), d.problems)
+		}
+	}
+}
+
+// FuzzDraft holds that any stacks give a rule that loads and matches them, or
+// a reason why not.
+func FuzzDraft(f *testing.F) {
+	f.Add("mremap ? concat_function execute_ex php:f", "poll zif_stream_select php!stream_select php:g", "my title: \"x\"", uint8(3))
+	f.Add("? ?libc ~a <x|y> 0-1 gap unk leaf", "opt root any", "\x00\x7f", uint8(0))
+	f.Fuzz(func(t *testing.T, one, two, title string, n uint8) {
+		o := observe(seen{one, int(n), 1}, seen{two, 1, int(n)})
+		d, err := MakeDraft(o, DraftOptions{ID: "my.draft", Title: title})
+		if errors.Is(err, ErrNothingToDraft) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res := evaluate(t, only(d.Rule), o).Results[0]; res.Verdict != Match {
+			t.Fatalf("%v\n%s", res.Verdict, d.Text)
+		}
+	})
+}

@@ -36,7 +36,8 @@ type Finding struct {
 	Explain    string
 	Fix        string
 	Refs       []string
-	Site       *Site // the capture called site; nil when there is none
+	Labels     map[string]string // the rule's; not to be changed
+	Site       *Site             // the capture called site; nil when there is none
 	// Captures are the frames that the rule's as= captured: of each, the place
 	// that most events agree on. Native frames have no class.
 	Captures map[string]Site
@@ -239,7 +240,7 @@ func (x *evaluation) run(r *Rule, opt Options) {
 func (x *evaluation) find(r *Rule) {
 	f := &Finding{
 		Rule: r.ID, Revision: r.Revision, Severity: r.Severity, Kind: r.Kind,
-		Title: r.Title, Explain: r.Explain, Fix: r.Fix, Refs: r.Refs,
+		Title: r.Title, Explain: r.Explain, Fix: r.Fix, Refs: r.Refs, Labels: r.Labels,
 	}
 	x.res.Finding = f
 	votes := x.votes()

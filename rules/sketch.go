@@ -21,6 +21,9 @@ var generic = regexp.MustCompile(`^(execute_ex|zend_execute.*|zend_call_.*|xdebu
 // nameable are names that a frame line can hold.
 var nameable = regexp.MustCompile(`^[A-Za-z_.$@][\w.$@:]*$`)
 
+// keywords are words that frame lines read as something else than a name.
+var keywords = []string{"leaf", "root", "opt", "gap", "any"}
+
 // alternatives sketches patterns until they cover most events.
 func (w *drafter) alternatives() {
 	seen := &seenNode{in: w.in}
@@ -98,7 +101,7 @@ func linesOf(frames []Frame, cut int) []string {
 	}
 	for i := 0; i < cut && len(lines) < maxDraftLines; i++ {
 		f := &frames[i]
-		if !nameable.MatchString(f.Name) {
+		if !nameable.MatchString(f.Name) || slices.Contains(keywords, f.Name) {
 			unknown++
 			continue
 		}

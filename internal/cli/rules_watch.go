@@ -27,6 +27,7 @@ func watching(ctx context.Context, s streams, watch bool, paths []string, check 
 	if len(paths) == 0 {
 		paths = searchPath()
 	}
+	paths = folders(paths)
 	seen := fingerprint(paths)
 	for {
 		var failed *checkError
@@ -54,6 +55,19 @@ func watching(ctx context.Context, s streams, watch bool, paths []string, check 
 		fmt.Fprintf(s.out, "\n%s\n", time.Now().Format("15:04:05"))
 		err = check()
 	}
+}
+
+// folders are the paths, with a file's folder in its place: its test and its
+// captures are there.
+func folders(paths []string) []string {
+	out := make([]string, len(paths))
+	for i, p := range paths {
+		out[i] = p
+		if st, err := os.Stat(p); err == nil && !st.IsDir() {
+			out[i] = filepath.Dir(p)
+		}
+	}
+	return out
 }
 
 // fingerprint changes with the names, sizes and times of files. What can't be
