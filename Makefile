@@ -1,6 +1,6 @@
 # Everything works on Debian 12 with Go, git and root; what is missing is
 # installed with apt-get.
-.PHONY: build demo test matrix lint bench chaos load clean help
+.PHONY: build demo test matrix lint bench chaos load generate clean help
 
 build: ## bin/phpwhy
 	scripts/build
@@ -25,6 +25,9 @@ chaos: build ## phpwhy killed, workers killed, forked and signalled at drawn mom
 
 load: build ## phpwhy on a php-fpm pool that serves requests: failed requests and latencies
 	scripts/load
+
+generate: ## the JSON Schemas of rules and the catalogue of the built-in ones
+	scripts/generate
 
 clean: ## remove what was built, but for the cached PHP in .cache
 	rm -rf bin .cache/demo

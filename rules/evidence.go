@@ -139,10 +139,11 @@ func collect(o *Observation) map[string]any {
 			break
 		}
 	}
-	if watches(o, "mmap") || watches(o, "mremap") {
+	stops, samples := count(o)
+	// A pasted stack or two show no growth, and no lack of it.
+	if (watches(o, "mmap") || watches(o, "mremap")) && (o.Duration > 0 || stops >= fewStops) {
 		collectChain(DeriveChain(o.Events), vars)
 	}
-	stops, samples := count(o)
 	if s := o.Duration.Seconds(); s > 0 {
 		if len(o.Watched) > 0 {
 			vars["rate.stops_per_s"] = float64(stops) / s
@@ -152,6 +153,9 @@ func collect(o *Observation) map[string]any {
 	collectStacks(o, vars)
 	return vars
 }
+
+// fewStops are as many as tell of growth when nobody says how long they took.
+const fewStops = 8
 
 func collectChain(c Chain, vars map[string]any) {
 	vars["chain.steps"], vars["chain.monotonic"] = int64(c.Steps), c.Monotonic
@@ -277,6 +281,19 @@ func describeMissing(names []string) []string {
 			seen[n] = true
 			out = append(out, missing(n))
 		}
+	}
+	return out
+}
+
+// Known is a name that expressions know.
+type Known struct{ Name, Type, How string }
+
+// KnownEvidence lists the names that expressions know, with their types in CEL and
+// how the evidence is collected.
+func KnownEvidence() []Known {
+	var out []Known
+	for _, n := range evidenceNames() {
+		out = append(out, Known{n, evidence[n].typ.String(), evidence[n].how})
 	}
 	return out
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"strconv"
 	"time"
@@ -18,7 +17,6 @@ import (
 	"github.com/phpwhy/phpwhy/internal/proc"
 	"github.com/phpwhy/phpwhy/internal/report"
 	"github.com/phpwhy/phpwhy/rules"
-	"github.com/phpwhy/phpwhy/rules/builtin"
 )
 
 // judged are the flags of commands that judge what they saw.
@@ -58,14 +56,7 @@ type ruleSet struct {
 }
 
 func (j *judged) load() ruleSet {
-	var dirs []fs.FS
-	if !j.noBuiltin {
-		dirs = append(dirs, builtin.FS)
-	}
-	for _, d := range j.rules {
-		dirs = append(dirs, os.DirFS(d))
-	}
-	set, problems := rules.Load(dirs...)
+	set, problems := rules.LoadSources(ruleSources(j.noBuiltin, j.rules)...)
 	return ruleSet{set, problems}
 }
 

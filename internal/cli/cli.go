@@ -28,6 +28,7 @@ const (
 	exitCheck     = 1 // a check failed
 	exitUsage     = 2 // wrong usage or unreadable input
 	exitTarget    = 3 // no such pid, not PHP, it exited
+	exitNothing   = 3 // rules test: no test was selected
 	exitForbidden = 4 // not permitted
 )
 
@@ -86,7 +87,7 @@ the PHP function, file and line.`,
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(newAttach(s), newDump(s), newSchema(s), newVersion(s))
+	root.AddCommand(newAttach(s), newDump(s), newMatch(s), newRules(s), newSchema(s), newVersion(s))
 	return root
 }
 
