@@ -64,7 +64,7 @@ func (o *Observer) open(live *target.Live) (*session, error) {
 // openStarting recognises the modules of a PHP that may not have run yet.
 func (o *Observer) openStarting(live *target.Live) (*session, error) {
 	s := &session{live: live, cache: o.cache, look: newLooker(o.Look)}
-	s.img = symbolize.NewImage(live.Maps, live.OpenMapped, live.Mem, o.cache)
+	s.img = s.newImage(live.Maps)
 	var err error
 	if s.php, err = findPHP(s.img, live); err != nil {
 		return nil, err
@@ -182,6 +182,14 @@ func (s *session) image() *symbolize.Image {
 	return s.img
 }
 
+// newImage looks for files and for debug files where the process has them, which
+// may be in a container.
+func (s *session) newImage(maps remote.Mappings) *symbolize.Image {
+	img := symbolize.NewImage(maps, s.live.OpenMapped, s.live.Mem, s.cache)
+	img.Inside(s.live.OpenInRoot)
+	return img
+}
+
 // refreshImage looks for modules that were loaded since.
 func (s *session) refreshImage() *symbolize.Image {
 	maps, err := s.live.Mappings()
@@ -190,7 +198,7 @@ func (s *session) refreshImage() *symbolize.Image {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.img = symbolize.NewImage(maps, s.live.OpenMapped, s.live.Mem, s.cache)
+	s.img = s.newImage(maps)
 	s.hostJIT(s.img)
 	return s.img
 }
@@ -292,7 +300,9 @@ func (s *session) describe() {
 	t.Cmdline = s.live.Cmdline()
 	t.Exe, _ = s.live.Exe()
 	t.Symbols = s.php.SymbolSource()
+	s.unopened(s.php.Module)
 	if libc, err := s.image().Libc(); err == nil {
+		s.unopened(libc.Module)
 		t.Libc = "glibc"
 		if strings.Contains(libc.Name, "musl") || libc.Name == "libc.so" {
 			t.Libc = "musl"
@@ -310,6 +320,13 @@ func (s *session) describe() {
 	}
 	if th := s.thread(); th != nil {
 		t.Request = request(th, s.live.Mem)
+	}
+}
+
+// unopened tells of a module whose file was out of reach.
+func (s *session) unopened(m *symbolize.Module) {
+	if m.Unopened != nil {
+		s.note("%s was read from the worker's memory, where functions that it does not export have no names: its file was replaced, or can't be opened without CAP_CHECKPOINT_RESTORE", m.Name)
 	}
 }
 
