@@ -3,14 +3,16 @@
  * system calls that container engines use. It is for tests: it isolates nobody
  * from anybody.
  *
- *   box run [-u] [-c] LOWERDIRS SCRATCH PIDFILE PROGRAM ARG...
+ *   box run [-u] [-c] [-g UID] LOWERDIRS SCRATCH PIDFILE PROGRAM ARG...
  *     in new mount and pid namespaces, as pid 1, on an overlayfs whose upper
  *     layer is a tmpfs mounted at SCRATCH; the host's pid goes to PIDFILE.
  *     -u  in a user namespace, too: its root is 100000 outside
  *     -c  by chroot, with the host's files still mounted; else by pivot_root
+ *     -g  as that user
  *
- *   box exec [-s] [-g UID] [-r ROOT] PID PROGRAM ARG...
+ *   box exec [-s] [-d] [-g UID] [-r ROOT] PID PROGRAM ARG...
  *     in the namespaces of PID, as root with CAP_SYS_PTRACE alone.
+ *     -d  with CAP_DAC_OVERRIDE, too, which engines give by default
  *     -s  perf_event_open is refused, as the engines' seccomp profiles do
  *     -g  as that user, without any capability
  *     -r  on the files under ROOT, as a sidecar that shares only the pids
@@ -97,11 +99,13 @@ static void reap(pid_t pid)
 
 static int run(int argc, char **argv)
 {
-	int opt, user = 0, chrooted = 0, go[2], ready[2];
+	int opt, user = 0, chrooted = 0, uid = 0, go[2], ready[2];
 	char c;
-	while ((opt = getopt(argc, argv, "+uc")) != -1) {
+	while ((opt = getopt(argc, argv, "+ucg:")) != -1) {
 		user |= opt == 'u';
 		chrooted |= opt == 'c';
+		if (opt == 'g')
+			uid = atoi(optarg);
 	}
 	argv += optind;
 	must(argc - optind >= 4, "run: too few arguments");
@@ -146,7 +150,7 @@ static int run(int argc, char **argv)
 	if (chrooted)
 		must(!chroot(merged) && !chdir("/"), "chroot");
 	must(write(ready[1], "x", 1) == 1 && read(go[0], &c, 1) == 1, "the parent");
-	must(!setgid(0) && !setuid(0), "become root");
+	must(!setgid(uid) && !setuid(uid), "change the user");
 	must(!prctl(PR_SET_PDEATHSIG, SIGKILL), "prctl"); /* setuid has reset it */
 	execv(argv[0], argv);
 	must(0, argv[0]);
@@ -186,10 +190,11 @@ static void refuse_perf(void)
 
 static int beside(int argc, char **argv)
 {
-	int opt, quiet = 0, uid = 0;
+	int opt, quiet = 0, override = 0, uid = 0;
 	char *root = NULL;
-	while ((opt = getopt(argc, argv, "+sg:r:")) != -1) {
+	while ((opt = getopt(argc, argv, "+sdg:r:")) != -1) {
 		quiet |= opt == 's';
+		override |= opt == 'd';
 		if (opt == 'g')
 			uid = atoi(optarg);
 		if (opt == 'r')
@@ -227,7 +232,7 @@ static int beside(int argc, char **argv)
 	if (quiet)
 		refuse_perf();
 	for (int c = 0; c <= CAP_LAST_CAP; c++)
-		if (c != CAP_SYS_PTRACE && prctl(PR_CAPBSET_DROP, c, 0, 0, 0))
+		if (c != CAP_SYS_PTRACE && !(override && c == CAP_DAC_OVERRIDE) && prctl(PR_CAPBSET_DROP, c, 0, 0, 0))
 			must(errno == EINVAL, "drop a capability"); /* one that this kernel does not have */
 	must(!setuid(uid), "setuid");
 	execv(argv[0], argv);
