@@ -138,9 +138,10 @@ static int run(int argc, char **argv)
 	must(!mkdir(upper, 0755) && !mkdir(work, 0755) && !mkdir(merged, 0755), "mkdir");
 	must(asprintf(&o, "lowerdir=%s,upperdir=%s,workdir=%s", lower, upper, work) > 0, "asprintf");
 	must(!mount("overlay", merged, "overlay", 0, o), "mount overlay");
-	char *proc = path("%s/proc", merged), *tmp = path("%s/tmp", merged);
+	char *proc = path("%s/proc", merged), *var = path("%s/run", merged);
 	mkdir(proc, 0755);
-	mkdir(tmp, 01777);
+	mkdir(var, 0755);
+	must(!mount("tmpfs", var, "tmpfs", 0, "mode=1777"), "mount tmpfs");
 	must(!mount("proc", proc, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL), "mount proc");
 	devices(merged);
 	if (!chrooted)
