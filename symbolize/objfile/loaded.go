@@ -11,6 +11,9 @@ import (
 const (
 	// maxLoaded bounds a file that is put together from memory, in bytes.
 	maxLoaded = 256 << 20
+	// maxSparse bounds how much larger the file may be than what is mapped of
+	// it; linkers leave hardly any gap.
+	maxSparse = 4
 	// maxDynamic bounds the entries of PT_DYNAMIC; a library has some thirty.
 	maxDynamic = 1024
 	// maxChain bounds the walk along one bucket of the symbol hash table.
@@ -57,12 +60,16 @@ func (l *loaded) malformed(format string, args ...any) error {
 }
 
 func (l *loaded) assemble(pieces []Piece) error {
-	size := uint64(0)
+	size, have := uint64(0), uint64(0)
 	for _, p := range pieces {
 		if p.Offset > maxLoaded || uint64(len(p.Data)) > maxLoaded-p.Offset {
 			return l.malformed("%d bytes at offset %#x", len(p.Data), p.Offset)
 		}
 		size = max(size, p.Offset+uint64(len(p.Data)))
+		have += uint64(len(p.Data))
+	}
+	if size > maxSparse*have {
+		return l.malformed("%d bytes of %d", have, size)
 	}
 	l.b = make([]byte, size)
 	// Two segments may share a page of the file. The one that the process can't
