@@ -154,10 +154,10 @@ func TestWhatIsMissingOfALoadedFileIsAnError(t *testing.T) {
 // Property: whatever is in memory, FromLoaded and what reads its result end
 // without a panic, and no section reaches beyond the file.
 func FuzzLoaded(f *testing.F) {
-	whole := read(f, libc)
-	f.Add(whole[:0x3000], uint32(0), uint64(0))
-	f.Add(whole[:0x3000], uint32(0x40), uint64(1<<62))
-	f.Add(whole[:0x9000], uint32(0x1c0), uint64(0xffffffffffffffff))
+	small := read(f, "/lib/x86_64-linux-gnu/libdl.so.2") // of glibc, and nearly empty
+	f.Add(small, uint32(0), uint64(0))
+	f.Add(small, uint32(0x40), uint64(1<<62))
+	f.Add(small, uint32(0x1c0), uint64(1<<64-1))
 	f.Fuzz(func(t *testing.T, b []byte, at uint32, v uint64) {
 		b = bytes.Clone(b)
 		if int(at)+8 <= len(b) {
@@ -165,7 +165,7 @@ func FuzzLoaded(f *testing.F) {
 				b[int(at)+i] = byte(v >> (8 * i))
 			}
 		}
-		file, err := FromLoaded("x", []Piece{{At: 0x7f0000000000, Data: b}, {At: 0x7f0000100000, Offset: uint64(at), Data: b, Write: true}})
+		file, err := FromLoaded("x", []Piece{{At: 0x7f0000000000, Data: b}, {At: 0x7f0000100000, Offset: uint64(at), Data: b[len(b)/2:], Write: true}})
 		if err != nil {
 			if !errors.Is(err, ErrMalformed) {
 				t.Fatal(err)
