@@ -6,7 +6,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -124,7 +126,8 @@ func wantDump(t *testing.T, r result, function, file string) reported {
 
 func TestAWorkerInAContainerIsDiagnosedFromEverywhere(t *testing.T) {
 	tree := hostTree(t, "mem.string-concat.php")
-	for _, is := range testphp.Isolations {
+	// The simplest and the most; make containers has all of them.
+	for _, is := range []testphp.Isolation{testphp.Isolations[0], testphp.Isolations[3]} {
 		t.Run(is.Name, func(t *testing.T) {
 			c := startPHP(t, is, []string{tree}, inPHP)
 			time.Sleep(grown)
@@ -233,6 +236,7 @@ func TestWhoMayLookAtAUsersWorker(t *testing.T) {
 		{"root with the capabilities of a container and CAP_SYS_PTRACE", sight{flags: []string{"-s", "-d"}, engine: "int3"}, ""},
 		{"root with CAP_SYS_PTRACE alone", sight{flags: []string{"-s"}}, "it belongs to uid 33: run as that user, or with CAP_DAC_OVERRIDE"},
 		{"the same user", sight{flags: []string{"-s", "-g", "33"}, engine: "int3"}, ""},
+		{"root without any capability", sight{flags: []string{"-s", "-n"}}, "in a container add the capability SYS_PTRACE"},
 		{"another user", sight{flags: []string{"-s", "-g", "34"}}, "run as root"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -247,4 +251,34 @@ func TestWhoMayLookAtAUsersWorker(t *testing.T) {
 			wantConcat(t, tt.sight, r)
 		})
 	}
+}
+
+// What is left behind by a phpwhy that was killed inside is cleared by its
+// guard, which has no more rights than it had.
+func TestKilledInAContainerItLeavesTheWorkerWell(t *testing.T) {
+	c := startPHP(t, testphp.Isolations[1], []string{hostTree(t, "mem.string-concat.php")}, inPHP)
+	time.Sleep(grown)
+	s := sight{flags: []string{"-s"}, engine: "int3"}
+	cmd := c.Beside(s.flags, inPHPWhy, "attach", "--for", "30s", "--stops", "1000000", "1")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	observing(t, c.PID)
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", cmd.Process.Pid, cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		t.Fatalf("box's children: %q", b)
+	}
+	time.Sleep(200 * time.Millisecond) // breakpoints are being hit
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	time.Sleep(500 * time.Millisecond)
+	unharmed(t, c.PID)
+	wantConcat(t, s, s.from(t, c, "attach", "--format", "json"))
 }

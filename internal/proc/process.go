@@ -124,6 +124,9 @@ func (p *Process) fail(what string, err error) error {
 	advice := ""
 	if errors.Is(c, ErrPermission) {
 		advice = "run as root, or as the process's own user with CAP_SYS_PTRACE"
+		if os.Geteuid() == 0 {
+			advice = "root lacks CAP_SYS_PTRACE here; in a container add the capability SYS_PTRACE"
+		}
 	}
 	return &Error{PID: p.PID, What: what, Err: c, Advice: advice}
 }

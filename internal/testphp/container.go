@@ -172,6 +172,9 @@ func box(t testing.TB) string {
 	if os.Geteuid() != 0 {
 		Missing(t, "root's rights, to make namespaces and mounts")
 	}
+	if out, err := exec.Command(Require(t, "unshare"), "--mount", "--pid", "--fork", "true").CombinedOutput(); err != nil {
+		Missing(t, fmt.Sprintf("the right to make namespaces (%v: %s)", err, out))
+	}
 	source := filepath.Join(Root(t), "testdata", "containers", "box.c")
 	text, err := os.ReadFile(source)
 	if err != nil {

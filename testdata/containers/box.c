@@ -10,9 +10,10 @@
  *     -c  by chroot, with the host's files still mounted; else by pivot_root
  *     -g  as that user
  *
- *   box exec [-s] [-d] [-g UID] [-r ROOT] PID PROGRAM ARG...
+ *   box exec [-s] [-d] [-n] [-g UID] [-r ROOT] PID PROGRAM ARG...
  *     in the namespaces of PID, as root with CAP_SYS_PTRACE alone.
  *     -d  with CAP_DAC_OVERRIDE, too, which engines give by default
+ *     -n  with no capability at all
  *     -s  perf_event_open is refused, as the engines' seccomp profiles do
  *     -g  as that user, without any capability
  *     -r  on the files under ROOT, as a sidecar that shares only the pids
@@ -191,11 +192,12 @@ static void refuse_perf(void)
 
 static int beside(int argc, char **argv)
 {
-	int opt, quiet = 0, override = 0, uid = 0;
+	int opt, quiet = 0, override = 0, none = 0, uid = 0;
 	char *root = NULL;
-	while ((opt = getopt(argc, argv, "+sdg:r:")) != -1) {
+	while ((opt = getopt(argc, argv, "+sdng:r:")) != -1) {
 		quiet |= opt == 's';
 		override |= opt == 'd';
+		none |= opt == 'n';
 		if (opt == 'g')
 			uid = atoi(optarg);
 		if (opt == 'r')
@@ -233,7 +235,7 @@ static int beside(int argc, char **argv)
 	if (quiet)
 		refuse_perf();
 	for (int c = 0; c <= CAP_LAST_CAP; c++)
-		if (c != CAP_SYS_PTRACE && !(override && c == CAP_DAC_OVERRIDE) && prctl(PR_CAPBSET_DROP, c, 0, 0, 0))
+		if ((none || (c != CAP_SYS_PTRACE && !(override && c == CAP_DAC_OVERRIDE))) && prctl(PR_CAPBSET_DROP, c, 0, 0, 0))
 			must(errno == EINVAL, "drop a capability"); /* one that this kernel does not have */
 	must(!setuid(uid), "setuid");
 	execv(argv[0], argv);
