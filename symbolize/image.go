@@ -198,6 +198,9 @@ func (img *Image) loaded(p *placed) (*objfile.File, error) {
 		// The last page may reach beyond the file's end and then can't be read.
 		got, err := img.mem.ReadMemory(b, m.Start)
 		if err != nil && got == 0 {
+			if m.Start == p.code.Start { // as in most core files
+				return nil, fmt.Errorf("%s in memory: %w", p.code.Path, err)
+			}
 			continue
 		}
 		pieces = append(pieces, objfile.Piece{At: uint64(m.Start), Offset: m.Offset, Data: b[:got], Write: m.Write})
