@@ -1,6 +1,6 @@
 # Everything works on Debian 12 with Go, git and root; what is missing is
 # installed with apt-get.
-.PHONY: build demo test matrix lint bench chaos load generate clean help
+.PHONY: build demo test matrix containers lint bench chaos load generate clean help
 
 build: ## bin/phpwhy
 	scripts/build
@@ -13,6 +13,9 @@ test: ## go vet, all tests against real PHP, each fuzz target for some seconds
 
 matrix: ## the longer comparison: every PHP that can be built, and PHP inside other programs
 	scripts/matrix
+
+containers: ## PHP in containers: Debian trixie on overlayfs, musl; from outside and inside
+	scripts/containers
 
 lint: ## golangci-lint, as .golangci.yml says
 	scripts/lint

@@ -30,7 +30,9 @@ var buildOnce = sync.OnceValues(func() (string, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return "", err
 	}
-	out, err := exec.Command("go", "build", "-o", bin, "github.com/phpwhy/phpwhy/cmd/phpwhy").CombinedOutput()
+	build := exec.Command("go", "build", "-o", bin, "github.com/phpwhy/phpwhy/cmd/phpwhy")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as scripts/build: it must run in any container
+	out, err := build.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}

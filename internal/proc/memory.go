@@ -25,16 +25,35 @@ type Region struct {
 // It implements remote.Reader and is safe for concurrent use.
 type Memory struct {
 	pid int
-	mem *os.File // /proc/PID/mem: also reads pages without read permission; nil when refused
+	mem *os.File // /proc/PID/mem: also reads pages without read permission
 }
 
 // Memory opens the process's memory. Close it.
 func (p *Process) Memory() (*Memory, error) {
 	f, err := os.Open(p.path("mem"))
 	if err != nil {
-		return nil, p.fail("read the memory", err)
+		return nil, p.refused(err)
 	}
 	return &Memory{pid: p.PID, mem: f}, nil
+}
+
+// refused explains why the memory can't be opened. CAP_SYS_PTRACE lets it be
+// read, but the file is its owner's, and opening that takes a capability of its
+// own: in a container that was given the first alone.
+func (p *Process) refused(err error) error {
+	e := p.fail("read the memory", err)
+	var pe *Error
+	if !errors.Is(e, ErrPermission) || !errors.As(e, &pe) {
+		return e
+	}
+	var b [1]byte
+	local := []unix.Iovec{{Base: &b[0], Len: 1}}
+	_, err = unix.ProcessVMReadv(p.PID, local, []unix.RemoteIovec{{Base: 0, Len: 1}}, 0)
+	var st unix.Stat_t
+	if errors.Is(err, unix.EFAULT) && unix.Stat(p.path("mem"), &st) == nil { // nothing is at 0, and it let us look
+		pe.Advice = fmt.Sprintf("it belongs to uid %d: run as that user, or with CAP_DAC_OVERRIDE besides CAP_SYS_PTRACE", st.Uid)
+	}
+	return e
 }
 
 // Close gives the file back.

@@ -124,6 +124,9 @@ func (p *Process) fail(what string, err error) error {
 	advice := ""
 	if errors.Is(c, ErrPermission) {
 		advice = "run as root, or as the process's own user with CAP_SYS_PTRACE"
+		if os.Geteuid() == 0 {
+			advice = "root lacks CAP_SYS_PTRACE here; in a container add the capability SYS_PTRACE"
+		}
 	}
 	return &Error{PID: p.PID, What: what, Err: c, Advice: advice}
 }
@@ -217,6 +220,42 @@ func (p *Process) Threads() ([]int, error) {
 	return tids, nil
 }
 
+// ThreadsInside gives the threads' ids by those that they have in the process's
+// own pid namespace, which are the ones in its memory. In a container they are
+// other numbers than here.
+func (p *Process) ThreadsInside() (map[int]int, error) {
+	tids, err := p.Threads()
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[int]int, len(tids))
+	for _, tid := range tids {
+		b, err := os.ReadFile(p.path(fmt.Sprintf("task/%d/status", tid)))
+		if err != nil {
+			continue // it has just ended
+		}
+		if own, ok := innermost(string(b)); ok {
+			out[own] = tid
+		}
+	}
+	return out, nil
+}
+
+// innermost is the last number of NSpid in /proc/PID/status.
+func innermost(status string) (int, bool) {
+	for line := range strings.Lines(status) {
+		if v, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			f := strings.Fields(v)
+			if len(f) == 0 {
+				return 0, false
+			}
+			n, err := strconv.Atoi(f[len(f)-1])
+			return n, err == nil
+		}
+	}
+	return 0, false
+}
+
 // Mappings reads /proc/PID/maps.
 func (p *Process) Mappings() (remote.Mappings, error) {
 	maps, err := p.fs.ProcMaps()
@@ -237,42 +276,4 @@ func (p *Process) Mappings() (remote.Mappings, error) {
 		})
 	}
 	return out, nil
-}
-
-// OpenMapped opens the very file that is mapped at m, also when it was
-// replaced or deleted since, and also in another mount namespace.
-// The caller closes it.
-func (p *Process) OpenMapped(m remote.Mapping) (*os.File, error) {
-	f, err := os.Open(p.path(fmt.Sprintf("map_files/%x-%x", uint64(m.Start), uint64(m.End))))
-	if err == nil {
-		return f, nil
-	}
-	// map_files wants CAP_CHECKPOINT_RESTORE; by path is the way without it,
-	// provided that the file there still is the one that is mapped.
-	f, perr := p.openSame(p.path("root"+m.Path), m)
-	if perr == nil {
-		return f, nil
-	}
-	if f, eerr := p.openSame(p.path("exe"), m); eerr == nil {
-		return f, nil
-	}
-	return nil, fmt.Errorf("open %s as mapped by %d: %w", m.Path, p.PID, errors.Join(err, perr))
-}
-
-func (p *Process) openSame(path string, m remote.Mapping) (*os.File, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	// On overlayfs the device differs between stat and maps; the inode does not.
-	if st.Ino != m.Inode {
-		_ = f.Close()
-		return nil, fmt.Errorf("%s is another file now (inode %d, mapped is %d)", path, st.Ino, m.Inode)
-	}
-	return f, nil
 }
