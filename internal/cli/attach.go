@@ -245,6 +245,9 @@ func (a *attachFlags) observe(ctx context.Context, atDash int, args []string) (*
 		if a.obs.Stops == observe.Defaults().Stops {
 			a.obs.Stops = commandStops
 		}
+		// The command keeps what phpwhy gives up. It may have become another
+		// user by the time it is to be ended.
+		o.Started = func() { modest(proc.Tracing() | proc.Caps(proc.CapKill)) }
 		// The command's output must not mix with the result.
 		return o.Command(ctx, args, [3]*os.File{os.Stdin, os.Stderr, os.Stderr}, a.obs)
 	}
@@ -253,6 +256,7 @@ func (a *attachFlags) observe(ctx context.Context, atDash int, args []string) (*
 		return nil, err
 	}
 	proc.MakeWay()
+	modest(proc.Tracing())
 	return o.Attach(ctx, pid, a.obs)
 }
 

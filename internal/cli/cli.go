@@ -19,6 +19,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/phpwhy/phpwhy/internal/proc"
 	"github.com/phpwhy/phpwhy/internal/ptrace"
 )
 
@@ -89,6 +90,11 @@ the PHP function, file and line.`,
 	root.AddCommand(newAttach(s), newDump(s), newSchema(s), newVersion(s))
 	return root
 }
+
+// modest gives up all capabilities but keep before anything of a target is
+// read: a file made to deceive must not find a root that can do everything.
+// Where that is not possible phpwhy works with what it has; doctor says so.
+func modest(keep proc.CapSet) { _ = proc.Drop(keep) }
 
 // oneLine keeps an error on one line and free of control bytes, whatever the
 // target's paths and names contain.
