@@ -123,7 +123,7 @@ func (p *Process) fail(what string, err error) error {
 	c := classify(err)
 	advice := ""
 	if errors.Is(c, ErrPermission) {
-		advice = "run as root, or as the process's own user with CAP_SYS_PTRACE"
+		advice = AccessTo(p.PID).Advice()
 	}
 	return &Error{PID: p.PID, What: what, Err: c, Advice: advice}
 }
