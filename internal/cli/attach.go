@@ -16,6 +16,7 @@ import (
 	"github.com/phpwhy/phpwhy/internal/capture"
 	"github.com/phpwhy/phpwhy/internal/observe"
 	"github.com/phpwhy/phpwhy/internal/proc"
+	"github.com/phpwhy/phpwhy/internal/ptrace"
 	"github.com/phpwhy/phpwhy/internal/report"
 	"github.com/phpwhy/phpwhy/rules"
 	"github.com/phpwhy/phpwhy/rules/builtin"
@@ -247,7 +248,7 @@ func (a *attachFlags) observe(ctx context.Context, atDash int, args []string) (*
 		}
 		// The command keeps what phpwhy gives up. It may have become another
 		// user by the time it is to be ended.
-		o.Started = func() { modest(proc.Tracing() | proc.Caps(proc.CapKill)) }
+		o.Started = func() { modest(a.needs() | proc.Caps(proc.CapKill)) }
 		// The command's output must not mix with the result.
 		return o.Command(ctx, args, [3]*os.File{os.Stdin, os.Stderr, os.Stderr}, a.obs)
 	}
@@ -256,8 +257,16 @@ func (a *attachFlags) observe(ctx context.Context, atDash int, args []string) (*
 		return nil, err
 	}
 	proc.MakeWay()
-	modest(proc.Tracing())
+	modest(a.needs())
 	return o.Attach(ctx, pid, a.obs)
+}
+
+// needs are the capabilities to keep.
+func (a *attachFlags) needs() proc.CapSet {
+	if a.obs.Engine == ptrace.EngineUprobe {
+		return proc.Tracing() | proc.Uprobes()
+	}
+	return proc.Tracing()
 }
 
 func (a *attachFlags) write(out *capture.Output, c *capture.Capture) error {

@@ -8,7 +8,7 @@ import (
 	"github.com/phpwhy/phpwhy/internal/report"
 )
 
-// sigtrapSince is the first kernel with breakpoints that raise SIGTRAP.
+// sigtrapMajor and sigtrapMinor name the first kernel with breakpoints that raise SIGTRAP.
 const sigtrapMajor, sigtrapMinor = 5, 13
 
 func (f *facts) olderThan(major, minor int) bool {
@@ -48,6 +48,11 @@ func (f *facts) checks(kept error) []report.Check {
 
 func (f *facts) capabilities() report.Check {
 	c := report.Check{Name: "capabilities", State: report.Good, Text: "all that observing needs"}
+	if f.UserNS && f.Own.Has(proc.CapSysPtrace) {
+		c.State, c.Text = report.Note, "of a user namespace: they count for processes in it only, and not for perf events and map_files"
+		c.Remedy = "to reach others run as root outside of it"
+		return c
+	}
 	missing := (proc.Tracing() &^ proc.Caps(proc.CapSysNice)) &^ f.Own
 	if missing == 0 {
 		return c
@@ -100,12 +105,8 @@ func (f *facts) yama() report.Check {
 	return c
 }
 
-// highestParanoid is the perf_event_paranoid up to which user code may be
-// watched without capabilities; distributions have added 3 and 4.
-const highestParanoid = 2
-
 func (f *facts) perfmon() bool {
-	return f.Own.Has(proc.CapPerfmon) || f.Own.Has(proc.CapSysAdmin)
+	return !f.UserNS && (f.Own.Has(proc.CapPerfmon) || f.Own.Has(proc.CapSysAdmin))
 }
 
 func (f *facts) paranoid() report.Check {
@@ -118,7 +119,7 @@ func (f *facts) paranoid() report.Check {
 	switch {
 	case f.perfmon():
 		c.Text += ", which CAP_PERFMON overrules"
-	case *f.host.Paranoid > highestParanoid:
+	case *f.host.Paranoid > proc.FreeParanoid:
 		c.State, c.Text, c.Remedy = report.Note, c.Text+": none without CAP_PERFMON", f.paranoidRemedy()
 	default:
 		c.Text += ", enough for hwbp"

@@ -10,7 +10,6 @@ package doctor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -54,13 +53,12 @@ func Examine(ctx context.Context, o Options) (*report.Doctor, error) {
 		if err != nil {
 			return d, err
 		}
-		if t.Auto == "" {
+		if t.Auto == "" && d.Auto != "" {
 			return d, nothing(t.Engines)
 		}
-		return d, ctx.Err()
 	}
-	if d.Auto == "" {
-		return d, errors.Join(nothing(d.Engines), ctx.Err())
+	if d.Auto == "" && ctx.Err() == nil {
+		return d, nothing(d.Engines)
 	}
 	return d, ctx.Err()
 }

@@ -61,7 +61,7 @@ func tryRead(sub *ptrace.Subject) error {
 func (f *facts) judge(name, done string, err error) report.EngineState {
 	e := report.EngineState{Engine: name, State: report.Works, Why: done}
 	if name == NoStop {
-		e.Why = "dump --no-stop: memory of a process of our own could be read"
+		e.Why = "dump --no-stop: memory can be read"
 	}
 	if err != nil {
 		e.State = report.Fails
@@ -78,6 +78,9 @@ func (f *facts) judge(name, done string, err error) report.EngineState {
 // reach says which processes are out of reach although the engine works.
 func (f *facts) reach() (limit, remedy string) {
 	if f.Own.Has(proc.CapSysPtrace) {
+		if f.UserNS {
+			return "other processes only in this user namespace", "run as root outside of it to reach all"
+		}
 		return "", ""
 	}
 	if f.Yama == 1 {
@@ -124,10 +127,10 @@ const seccompRemedy = "in a container: docker run --cap-add PERFMON --cap-add SY
 // missing, the setting, the filter.
 func (f *facts) perfRefused(name string) (why, remedy string) {
 	const call = "perf_event_open is refused: "
-	paranoid := f.host.Paranoid != nil && *f.host.Paranoid > highestParanoid
+	paranoid := f.host.Paranoid != nil && *f.host.Paranoid > proc.FreeParanoid
 	switch {
-	case !f.perfmon() && name == ptrace.EngineUprobe:
-		why, remedy = call+"uprobes need CAP_PERFMON", "run as root or with CAP_PERFMON"
+	case (f.UserNS || !f.Own.Has(proc.CapSysAdmin)) && name == ptrace.EngineUprobe:
+		why, remedy = call+"uprobes need CAP_SYS_ADMIN (CAP_PERFMON on older kernels)", "run as root with CAP_SYS_ADMIN, outside of user namespaces"
 	case !f.perfmon() && paranoid:
 		why, remedy = fmt.Sprintf("%sperf_event_paranoid is %d", call, *f.host.Paranoid), f.paranoidRemedy()
 	case f.Seccomp == proc.SeccompFilter:

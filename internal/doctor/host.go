@@ -24,7 +24,7 @@ type facts struct {
 func hostFacts() *facts {
 	f := &facts{Access: proc.OwnAccess()}
 	h := &f.host
-	h.Arch, h.UID, h.Seccomp = runtime.GOARCH, f.Me, f.Seccomp
+	h.Arch, h.UID, h.Seccomp, h.UserNS = runtime.GOARCH, f.Me, f.Seccomp, f.UserNS
 	h.Kernel = firstLine("/proc/sys/kernel/osrelease")
 	// Neither number matters to a kernel that calls itself something else.
 	_, _ = fmt.Sscanf(h.Kernel, "%d.%d", &f.major, &f.minor)
@@ -35,7 +35,7 @@ func hostFacts() *facts {
 	if f.Yama >= 0 {
 		h.Yama = &f.Access.Yama
 	}
-	if n, err := strconv.Atoi(firstLine("/proc/sys/kernel/perf_event_paranoid")); err == nil {
+	if n, ok := proc.PerfParanoid(); ok {
 		h.Paranoid = &n
 	}
 	h.Lockdown = chosen(firstLine("/sys/kernel/security/lockdown"))
@@ -47,7 +47,7 @@ func hostFacts() *facts {
 
 // useful are the capabilities that are worth a word.
 func useful() proc.CapSet {
-	return proc.Tracing() | proc.Uprobes() | proc.Caps(proc.CapSysAdmin)
+	return proc.Tracing() | proc.Uprobes()
 }
 
 // maxSetting bounds what is read of a file of /proc or /sys, in bytes.

@@ -86,4 +86,3 @@ func (s *subject) noStop(e *report.EngineState) {
 		e.State, e.Why = report.Fails, "see php"
 	}
 }
-

@@ -18,6 +18,9 @@ type Access struct {
 	Seccomp int
 	// Yama is kernel.yama.ptrace_scope, -1 without yama.
 	Yama int
+	// UserNS: this process is in a user namespace, where its capabilities count
+	// for nothing outside.
+	UserNS bool
 
 	Theirs    int    // effective uid of the process
 	TheirCaps CapSet // its permitted capabilities
@@ -49,12 +52,17 @@ func AccessTo(pid int) Access {
 // OwnAccess is the part that is about this process and the machine.
 func OwnAccess() Access {
 	a := Access{Me: os.Geteuid(), Yama: YamaScope(), FileOwner: -1}
+	ns, err := os.Readlink("/proc/self/ns/user")
+	a.UserNS = err == nil && ns != initialUserNS
 	if st, err := OwnStatus(); err == nil {
 		a.Own, _ = st.Caps("CapEff")
 		a.Seccomp, _ = st.Number("Seccomp")
 	}
 	return a
 }
+
+// initialUserNS never changes (include/linux/proc_ns.h, PROC_USER_INIT_INO).
+const initialUserNS = "user:[4026531837]"
 
 // YamaScope is kernel.yama.ptrace_scope, -1 when there is no yama.
 func YamaScope() int {
@@ -101,5 +109,8 @@ func (a Access) policy() string {
 	if a.Seccomp == SeccompFilter {
 		return "this process has a seccomp filter, which may forbid ptrace; run it without (docker run --security-opt seccomp=unconfined)"
 	}
-	return "AppArmor, SELinux or a user namespace forbids it: see the kernel's log, or run phpwhy outside of the container"
+	if a.UserNS {
+		return "phpwhy runs in a user namespace, and the process may be outside of it; run phpwhy there, as root"
+	}
+	return "AppArmor, SELinux or another security module forbids it: see the kernel's log, or run phpwhy outside of the container"
 }

@@ -71,25 +71,46 @@ func (s CapSet) Names() []string {
 //   - CAP_SYS_PTRACE to trace it and to read its /proc files;
 //   - CAP_DAC_OVERRIDE to open its /proc/PID/mem for writing, a file of mode
 //     0600 that belongs to its user;
-//   - CAP_DAC_READ_SEARCH to read its program and libraries where only their
-//     owner may;
-//   - CAP_CHECKPOINT_RESTORE to open them through /proc/PID/map_files;
-//   - CAP_PERFMON for hardware breakpoints where perf_event_paranoid is above 2;
+//   - CAP_DAC_READ_SEARCH, where there is not that one, to read its program and
+//     libraries;
+//   - CAP_CHECKPOINT_RESTORE to open them through /proc/PID/map_files, also
+//     when they were deleted;
+//   - CAP_PERFMON for hardware breakpoints, only where perf_event_paranoid is
+//     above 2;
 //   - CAP_SYS_NICE so that the tracing thread goes first while a worker stands
 //     still.
 //
 // Kernels before 5.9 have CAP_SYS_ADMIN where later ones have the finer ones.
 func Tracing() CapSet {
-	s := Caps(CapSysPtrace, CapDACOverride, CapDACReadSearch, CapCheckpointRestore, CapPerfmon, CapSysNice)
+	s := Caps(CapSysPtrace, CapDACOverride, CapDACReadSearch, CapCheckpointRestore, CapSysNice)
+	if n, ok := PerfParanoid(); !ok || n > FreeParanoid {
+		s |= Caps(CapPerfmon)
+	}
 	if last, ok := lastCap(); ok && last < CapCheckpointRestore {
 		s |= Caps(CapSysAdmin)
 	}
 	return s
 }
 
-// Uprobes are those that uprobe events need besides Tracing: CAP_BPF for the
-// program that copies, CAP_IPC_LOCK for ring buffers beyond perf_event_mlock_kb.
-func Uprobes() CapSet { return Caps(CapBPF, CapIPCLock) }
+// Uprobes are those that uprobe events need besides Tracing: CAP_SYS_ADMIN,
+// which Linux 6.18 insists on and where earlier ones are content with
+// CAP_PERFMON; CAP_BPF for a program that copies; CAP_IPC_LOCK for buffers beyond
+// perf_event_mlock_kb.
+func Uprobes() CapSet { return Caps(CapSysAdmin, CapPerfmon, CapBPF, CapIPCLock) }
+
+// FreeParanoid is the perf_event_paranoid up to which user code may be watched
+// without capabilities. Distributions have added 3 and 4.
+const FreeParanoid = 2
+
+// PerfParanoid is kernel.perf_event_paranoid; false when it can't be read.
+func PerfParanoid() (int, bool) {
+	b, err := os.ReadFile("/proc/sys/kernel/perf_event_paranoid")
+	if err != nil {
+		return 0, false
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	return n, err == nil
+}
 
 // lastCap is the last capability that the kernel knows.
 func lastCap() (Capability, bool) {

@@ -35,13 +35,17 @@ var (
 // Error says what could not be done with which process, and what to do.
 type Error struct {
 	PID    int
-	What   string // "read the mappings", …
+	What   string // "read the mappings", "attach to process", …
 	Err    error  // wraps one of the sentinels where one fits
 	Advice string // may be empty
 }
 
 func (e *Error) Error() string {
-	s := fmt.Sprintf("cannot %s of %d: %v", e.What, e.PID, e.Err)
+	of := " of "
+	if strings.HasSuffix(e.What, "process") {
+		of = " "
+	}
+	s := fmt.Sprintf("cannot %s%s%d: %v", e.What, of, e.PID, e.Err)
 	if e.Advice != "" {
 		s += " (" + e.Advice + ")"
 	}

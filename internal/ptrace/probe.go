@@ -193,7 +193,15 @@ func (s *Subject) trySyscall(ctx context.Context) (int, error) {
 		}
 		return nil
 	})
+	s.untraced()
 	return n, notStopped(n, err)
+}
+
+// untraced waits until the kernel has ended a tracing thread.
+func (s *Subject) untraced() {
+	for until := time.Now().Add(detachTimeout); statusField(s.PID, "TracerPid") != "0" && time.Now().Before(until); {
+		time.Sleep(detachPoll)
+	}
 }
 
 // uprobeType is where the kernel tells the number of uprobe events.

@@ -53,6 +53,7 @@ type DoctorHost struct {
 	Paranoid     *int     `json:"perf_event_paranoid"` // null when it can't be read
 	Lockdown     string   `json:"lockdown"`            // none, integrity, confidentiality; "" when unknown
 	HidePID      string   `json:"hidepid"`             // of the mount of /proc; "" when off
+	UserNS       bool     `json:"user_namespace"`      // not the initial one: capabilities count in it only
 }
 
 // EngineState says whether one way to look at a worker works.
@@ -154,13 +155,19 @@ func (p *printer) header(name, state, rest string) {
 
 func (p *printer) engines(es []EngineState, auto string) {
 	p.header("ENGINE", "WORKS", "WHY, AND WHAT TO CHANGE")
+	said := make(map[string]string)
 	for i := range es {
 		e := &es[i]
-		why := e.Why
+		why, remedy := e.Why, e.Remedy
 		if e.Engine == auto {
 			why = "auto takes this one; " + why
 		}
-		p.row(e.Engine, e.State, why, e.Remedy)
+		if first, ok := said[remedy]; ok && remedy != "" {
+			remedy = "as for " + first
+		} else {
+			said[remedy] = e.Engine
+		}
+		p.row(e.Engine, e.State, why, remedy)
 	}
 }
 
