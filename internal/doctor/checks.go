@@ -105,34 +105,23 @@ func (f *facts) yama() report.Check {
 	return c
 }
 
-func (f *facts) perfmon() bool {
-	return !f.UserNS && (f.Own.Has(proc.CapPerfmon) || f.Own.Has(proc.CapSysAdmin))
-}
-
 func (f *facts) paranoid() report.Check {
 	c := report.Check{Name: "perf events", State: report.Good}
-	if f.host.Paranoid == nil {
+	if f.Paranoid < 0 && f.host.Paranoid == nil {
 		c.State, c.Text = report.Note, "/proc/sys/kernel/perf_event_paranoid can't be read: no perf events here"
 		return c
 	}
-	c.Text = fmt.Sprintf("perf_event_paranoid is %d", *f.host.Paranoid)
+	c.Text = fmt.Sprintf("perf_event_paranoid is %d", f.Paranoid)
 	switch {
-	case f.perfmon():
+	case f.Paranoid <= proc.FreeParanoid:
+		c.Text += ", which lets hwbp work without capabilities"
+	case f.Perfmon():
 		c.Text += ", which CAP_PERFMON overrules"
-	case *f.host.Paranoid > proc.FreeParanoid:
-		c.State, c.Text, c.Remedy = report.Note, c.Text+": none without CAP_PERFMON", f.paranoidRemedy()
 	default:
-		c.Text += ", enough for hwbp"
+		c.State, c.Text = report.Note, c.Text+": no breakpoints of hwbp without CAP_PERFMON"
+		_, c.Remedy = f.PerfAdvice()
 	}
 	return c
-}
-
-func (f *facts) paranoidRemedy() string {
-	s := "run as root or with CAP_PERFMON"
-	if f.host.Container != "" {
-		s += " (docker run --cap-add PERFMON)"
-	}
-	return s + ", or: sysctl kernel.perf_event_paranoid=2"
 }
 
 func (f *facts) seccomp() report.Check {

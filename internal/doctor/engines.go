@@ -121,25 +121,13 @@ func (f *facts) explain(name string, err error) (why, remedy string) {
 	return err.Error(), ""
 }
 
-const seccompRemedy = "in a container: docker run --cap-add PERFMON --cap-add SYS_PTRACE, or --security-opt seccomp=unconfined"
+const seccompRemedy = "docker run --cap-add PERFMON --cap-add SYS_PTRACE, or --security-opt seccomp=unconfined"
 
 // perfRefused names what refuses perf_event_open: the capability that is
 // missing, the setting, the filter.
 func (f *facts) perfRefused(name string) (why, remedy string) {
-	const call = "perf_event_open is refused: "
-	paranoid := f.host.Paranoid != nil && *f.host.Paranoid > proc.FreeParanoid
-	switch {
-	case (f.UserNS || !f.Own.Has(proc.CapSysAdmin)) && name == ptrace.EngineUprobe:
-		why, remedy = call+"uprobes need CAP_SYS_ADMIN (CAP_PERFMON on older kernels)", "run as root with CAP_SYS_ADMIN, outside of user namespaces"
-	case !f.perfmon() && paranoid:
-		why, remedy = fmt.Sprintf("%sperf_event_paranoid is %d", call, *f.host.Paranoid), f.paranoidRemedy()
-	case f.Seccomp == proc.SeccompFilter:
-		return call + "by a seccomp filter", seccompRemedy
-	default:
-		return call + "by AppArmor, SELinux or another security module", "see the kernel's log"
+	if name == ptrace.EngineUprobe && (f.UserNS || !f.Own.Has(proc.CapSysAdmin)) {
+		return "uprobes need CAP_SYS_ADMIN (CAP_PERFMON on older kernels)", "run as root with CAP_SYS_ADMIN, outside of user namespaces"
 	}
-	if f.Seccomp == proc.SeccompFilter {
-		remedy += "; the seccomp filter must allow perf_event_open, too"
-	}
-	return why, remedy
+	return f.PerfAdvice()
 }

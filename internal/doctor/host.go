@@ -35,7 +35,7 @@ func hostFacts() *facts {
 	if f.Yama >= 0 {
 		h.Yama = &f.Access.Yama
 	}
-	if n, ok := proc.PerfParanoid(); ok {
+	if n, ok := proc.PerfParanoid(); ok { // below 0 is a setting, too
 		h.Paranoid = &n
 	}
 	h.Lockdown = chosen(firstLine("/sys/kernel/security/lockdown"))

@@ -18,6 +18,8 @@ type Access struct {
 	Seccomp int
 	// Yama is kernel.yama.ptrace_scope, -1 without yama.
 	Yama int
+	// Paranoid is kernel.perf_event_paranoid, -1 when it can't be read.
+	Paranoid int
 	// UserNS: this process is in a user namespace, where its capabilities count
 	// for nothing outside.
 	UserNS bool
@@ -51,7 +53,10 @@ func AccessTo(pid int) Access {
 
 // OwnAccess is the part that is about this process and the machine.
 func OwnAccess() Access {
-	a := Access{Me: os.Geteuid(), Yama: YamaScope(), FileOwner: -1}
+	a := Access{Me: os.Geteuid(), Yama: YamaScope(), Paranoid: -1, FileOwner: -1}
+	if n, ok := PerfParanoid(); ok {
+		a.Paranoid = n
+	}
 	ns, err := os.Readlink("/proc/self/ns/user")
 	a.UserNS = err == nil && ns != initialUserNS
 	if st, err := OwnStatus(); err == nil {
@@ -113,4 +118,28 @@ func (a Access) policy() string {
 		return "phpwhy runs in a user namespace, and the process may be outside of it; run phpwhy there, as root"
 	}
 	return "AppArmor, SELinux or another security module forbids it: see the kernel's log, or run phpwhy outside of the container"
+}
+
+// Perfmon reports whether perf events need not ask for perf_event_paranoid.
+func (a Access) Perfmon() bool {
+	return !a.UserNS && (a.Own.Has(CapPerfmon) || a.Own.Has(CapSysAdmin))
+}
+
+// PerfAdvice says why perf_event_open is not permitted for a breakpoint, and
+// what to change.
+func (a Access) PerfAdvice() (why, remedy string) {
+	filter := a.Seccomp == SeccompFilter
+	switch {
+	case !a.Perfmon() && a.Paranoid > FreeParanoid:
+		why = fmt.Sprintf("perf_event_paranoid is %d", a.Paranoid)
+		remedy = "run as root or with CAP_PERFMON (docker run --cap-add PERFMON), or: sysctl kernel.perf_event_paranoid=2"
+		if filter {
+			remedy += "; the seccomp filter must allow perf_event_open, too"
+		}
+	case filter:
+		why, remedy = "a seccomp filter forbids perf_event_open", "docker run --cap-add PERFMON, or --security-opt seccomp=unconfined"
+	default:
+		why, remedy = "AppArmor, SELinux or another security module forbids perf_event_open", "see the kernel's log"
+	}
+	return why, remedy
 }
