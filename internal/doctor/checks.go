@@ -68,7 +68,10 @@ func (f *facts) capabilities() report.Check {
 		c.Text = "without " + strings.Join(missing.Names(), ", ")
 		return c
 	}
-	c.Remedy = "run as root, or give phpwhy CAP_SYS_PTRACE"
+	c.Remedy = "give phpwhy CAP_SYS_PTRACE"
+	if f.Me != 0 {
+		c.Remedy = "run as root, or " + c.Remedy
+	}
 	if f.host.Container != "" {
 		c.Remedy += " (docker run --cap-add SYS_PTRACE)"
 	}

@@ -127,7 +127,7 @@ const seccompRemedy = "docker run --cap-add PERFMON --cap-add SYS_PTRACE, or --s
 // missing, the setting, the filter.
 func (f *facts) perfRefused(name string) (why, remedy string) {
 	if name == ptrace.EngineUprobe && (f.UserNS || !f.Own.Has(proc.CapSysAdmin)) {
-		return "uprobes need CAP_SYS_ADMIN (CAP_PERFMON on older kernels)", "run as root with CAP_SYS_ADMIN, outside of user namespaces"
+		return "uprobes need CAP_SYS_ADMIN (CAP_PERFMON on older kernels)", "give phpwhy CAP_SYS_ADMIN, outside of user namespaces"
 	}
 	return f.PerfAdvice()
 }

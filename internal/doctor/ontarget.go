@@ -17,7 +17,7 @@ func (s *subject) engines(host []report.EngineState, php bool) {
 		e := report.EngineState{Engine: h.Engine, State: report.Works}
 		switch {
 		case h.State == report.Fails:
-			e.State, e.Why, e.Remedy = report.Fails, "not on this host, see above", h.Remedy
+			e.State, e.Why = report.Fails, "not on this host, see above"
 		case h.Engine == NoStop:
 			s.noStop(&e)
 		case s.t.Tracer != 0 && h.Engine != ptrace.EngineUprobe:

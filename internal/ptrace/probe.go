@@ -104,12 +104,12 @@ func subjectMain(in io.Reader, out io.Writer) int {
 		_, _ = io.Copy(io.Discard, in)
 		close(ended)
 	}()
-	for n := 0; ; n++ {
+	for n := 0; ; {
 		select {
 		case <-ended:
 			return 0
 		case <-time.After(subjectPause):
-			called(n)
+			n = called(n)
 		}
 	}
 }
