@@ -57,9 +57,17 @@ func Main(ctx context.Context, args []string, in io.Reader, out, errs io.Writer)
 	}
 	var silent *silentError
 	if !errors.As(err, &silent) {
-		fmt.Fprintf(errs, "phpwhy: %s\n", oneLine(err))
+		fmt.Fprintf(errs, "phpwhy: %s%s\n", oneLine(err), hint(args, err))
 	}
 	return exitCode(err)
+}
+
+// hint says who knows more when attach is not permitted.
+func hint(args []string, err error) string {
+	if len(args) == 0 || args[0] != "attach" || exitCode(err) != exitForbidden {
+		return ""
+	}
+	return "; phpwhy doctor tells what works here"
 }
 
 func newRoot(s streams) *cobra.Command {

@@ -258,6 +258,13 @@ func TestDoctorSaysWhatIsWrongWithAProcess(t *testing.T) {
 			}
 		})
 	}
+	// A mount of their own, so that nobody else's /proc hides anything.
+	hide := append([]string{"unshare", "-m", "sh", "-c", `mount -t proc -o hidepid=2 proc /proc && exec "$@"`, "sh"}, nobody("")...)
+	for _, cmd := range []string{"doctor", "dump", "attach"} {
+		if r := under(t, hide, cmd, fmt.Sprint(traced.PID)); r.code != 4 || !strings.Contains(r.err, "hidepid") {
+			t.Errorf("%s of a hidden process: exit %d: %s", cmd, r.code, r.err)
+		}
+	}
 	if b, _ := os.ReadFile("/proc/2/comm"); string(b) == "kthreadd\n" {
 		if r := run(t, "doctor", "2"); r.code != 3 || !strings.Contains(r.err, "kernel thread") {
 			t.Errorf("a kernel thread: exit %d: %s", r.code, r.err)

@@ -183,7 +183,7 @@ func TestOneCapabilityIsEnough(t *testing.T) {
 		{"root without CAP_SYS_PTRACE, a worker with no more", []string{"setpriv", "--bounding-set=-sys_ptrace"}, phpwhy(t), theirs.PID},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			for _, args := range [][]string{{"attach"}, {"attach", "--engine", "int3"}, {"dump"}, {"dump", "--no-stop"}} {
+			for _, args := range [][]string{{"attach", "--stops", "50"}, {"attach", "--stops", "50", "--engine", "int3"}, {"dump"}, {"dump", "--no-stop"}} {
 				argv := append(append(append([]string{}, tt.by...), tt.bin), append(args, fmt.Sprint(tt.pid))...)
 				c := exec.Command(argv[0], argv[1:]...)
 				r := finish(t, c, begin(t, c))
@@ -193,6 +193,9 @@ func TestOneCapabilityIsEnough(t *testing.T) {
 				}
 				if r.code != 0 || !strings.Contains(r.out, "buildReport()") {
 					t.Errorf("%v: exit %d: %s%s", args, r.code, r.err, r.out)
+				}
+				if len(args) == 3 && !strings.Contains(r.out, " with hwbp: ") {
+					t.Errorf("auto did not take hwbp: %s", r.out)
 				}
 			}
 		})

@@ -48,6 +48,7 @@ func TestARefusalIsExplainedBySettings(t *testing.T) {
 		{"yama 2 for a user", func(f *facts) { f.Yama, f.Own, f.Me, f.Theirs = 2, 0, 1000, 1000 }, "int3", ptraceRefused, "ptrace_scope=2"},
 		{"a filter", func(f *facts) { f.Seccomp = 2 }, "syscall", ptraceRefused, "seccomp"},
 		{"a security module", func(*facts) {}, "int3", ptraceRefused, "AppArmor"},
+		{"a profile", func(f *facts) { f.Profile = "docker-default (enforce)" }, "int3", &proc.Error{PID: 1, Err: proc.ErrPermission}, "apparmor=unconfined"},
 		{"paranoid 3 without a capability", func(f *facts) { f.Paranoid, f.Own = 3, 0 }, "hwbp", perfRefused, "perf_event_paranoid is 3"},
 		{"paranoid 4 says what to set", func(f *facts) { f.Paranoid, f.Own = 4, 0 }, "hwbp", perfRefused, "sysctl kernel.perf_event_paranoid=2"},
 		{"paranoid 4 and a filter", func(f *facts) { f.Paranoid, f.Own, f.Seccomp = 4, 0, 2 }, "hwbp", perfRefused, "filter must allow perf_event_open"},

@@ -119,9 +119,7 @@ func containerOf(cgroup string) string {
 			return mark
 		}
 	}
-	// The initial pid namespace has a number that never changes
-	// (include/linux/proc_ns.h, PROC_PID_INIT_INO).
-	if ns, err := os.Readlink("/proc/self/ns/pid"); err == nil && ns != "pid:[4026531836]" {
+	if proc.InPIDNamespace() {
 		return "a pid namespace"
 	}
 	return ""

@@ -16,6 +16,9 @@ type Access struct {
 	Own CapSet // effective capabilities of this process
 	// Seccomp is this process's mode.
 	Seccomp int
+	// Profile is the AppArmor profile or SELinux context of this process, "" for
+	// none and for one that forbids nothing.
+	Profile string
 	// Yama is kernel.yama.ptrace_scope, -1 without yama.
 	Yama int
 	// Paranoid is kernel.perf_event_paranoid, -1 when it can't be read.
@@ -59,11 +62,25 @@ func OwnAccess() Access {
 	}
 	ns, err := os.Readlink("/proc/self/ns/user")
 	a.UserNS = err == nil && ns != initialUserNS
+	a.Profile = confinement()
 	if st, err := OwnStatus(); err == nil {
 		a.Own, _ = st.Caps("CapEff")
 		a.Seccomp, _ = st.Number("Seccomp")
 	}
 	return a
+}
+
+// confinement reads what a security module calls this process.
+func confinement() string {
+	b, err := os.ReadFile("/proc/self/attr/current")
+	if err != nil {
+		return "" // no such module
+	}
+	s := strings.TrimRight(string(b), "\x00\n")
+	if strings.HasPrefix(s, "unconfined") || strings.Contains(s, ":unconfined_t") {
+		return ""
+	}
+	return s
 }
 
 // initialUserNS never changes (include/linux/proc_ns.h, PROC_USER_INIT_INO).
@@ -117,7 +134,10 @@ func (a Access) policy() string {
 	if a.UserNS {
 		return "phpwhy runs in a user namespace, and the process may be outside of it; run phpwhy there, as root"
 	}
-	return "AppArmor, SELinux or another security module forbids it: see the kernel's log, or run phpwhy outside of the container"
+	if a.Profile != "" {
+		return fmt.Sprintf("this process is confined as %q, which may forbid it; run it unconfined (docker run --security-opt apparmor=unconfined) or outside of the container", a.Profile)
+	}
+	return "a security module such as AppArmor or SELinux forbids it: see the kernel's log"
 }
 
 // Perfmon reports whether perf events need not ask for perf_event_paranoid.
@@ -139,7 +159,7 @@ func (a Access) PerfAdvice() (why, remedy string) {
 	case filter:
 		why, remedy = "a seccomp filter forbids perf_event_open", "docker run --cap-add PERFMON, or --security-opt seccomp=unconfined"
 	default:
-		why, remedy = "AppArmor, SELinux or another security module forbids perf_event_open", "see the kernel's log"
+		why, remedy = "a security module such as AppArmor or SELinux forbids perf_event_open", "see the kernel's log"
 	}
 	return why, remedy
 }

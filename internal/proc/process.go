@@ -75,7 +75,11 @@ func Open(pid int) (*Process, error) {
 	}
 	p, err := procfs.NewProc(pid)
 	if err != nil {
-		return fail(ErrNoProcess, "")
+		// A signal that is none tells processes that /proc hides from none.
+		if errors.Is(unix.Kill(pid, 0), unix.EPERM) {
+			return fail(ErrPermission, "/proc hides other users' processes (mounted with hidepid); run as root or with CAP_SYS_PTRACE")
+		}
+		return fail(ErrNoProcess, noProcessAdvice())
 	}
 	st, err := p.Stat()
 	if err != nil {
@@ -95,6 +99,23 @@ func Open(pid int) (*Process, error) {
 		return fail(ErrNoProcess, fmt.Sprintf("%d is a thread; its process is %d", pid, tgid))
 	}
 	return &Process{PID: pid, StartTime: st.Starttime, fs: p}, nil
+}
+
+// initialPIDNS never changes (include/linux/proc_ns.h, PROC_PID_INIT_INO).
+const initialPIDNS = "pid:[4026531836]"
+
+// InPIDNamespace reports whether this process sees a container's pids only.
+func InPIDNamespace() bool {
+	ns, err := os.Readlink("/proc/self/ns/pid")
+	return err == nil && ns != initialPIDNS
+}
+
+// noProcessAdvice reminds of what makes a pid mean nothing here.
+func noProcessAdvice() string {
+	if InPIDNamespace() {
+		return "phpwhy runs in a container, where pids are the container's own"
+	}
+	return ""
 }
 
 // pfKThread marks kernel threads in /proc/PID/stat's flags (include/linux/sched.h).
