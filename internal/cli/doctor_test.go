@@ -99,6 +99,9 @@ func TestDoctorTriesTheEngines(t *testing.T) {
 		{"a user namespace", []string{"unshare", "-Ur"}, 0, "hwbp", "hwbp=partly int3=partly uprobe=no syscall=partly no-stop=partly", "hwbp", "user namespace"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			if tt.by[0] != "setpriv" || len(tt.by) > 1 {
+				defaults(t)
+			}
 			r := under(t, tt.by, "doctor", "--format", "json")
 			d := diagnosis(t, r)
 			if r.code != tt.code || d.Auto != tt.auto {
@@ -244,6 +247,7 @@ func TestDoctorSaysWhatIsWrongWithAProcess(t *testing.T) {
 		{"a zombie", []string{"setpriv"}, zombie.PID, 3, "zombie"},
 		{"not PHP", []string{"setpriv"}, sleep.PID, 3, "not PHP"},
 		{"traced", []string{"setpriv"}, traced.PID, 4, fmt.Sprintf("traced by %d (\"strace\")", c.Process.Pid)},
+		{"no capability at all", only(""), sleep.PID, 4, "CAP_SYS_PTRACE"},
 		{"another user's", nobody(""), sleep.PID, 4, "run as root"},
 		{"root without CAP_SYS_PTRACE", []string{"setpriv", "--bounding-set=-sys_ptrace"}, sleep.PID, 4, "--cap-add SYS_PTRACE"},
 		{"outside of a user namespace", []string{"unshare", "-Ur"}, sleep.PID, 4, "user namespace"},

@@ -24,6 +24,15 @@ func asRoot(t testing.TB) {
 	testphp.Require(t, "setpriv")
 }
 
+// defaults skips a test of what an ordinary process may do where settings
+// forbid it that.
+func defaults(t testing.TB) {
+	t.Helper()
+	if n, ok := proc.PerfParanoid(); !ok || n > proc.FreeParanoid || proc.YamaScope() > 0 {
+		testphp.Missing(t, "kernel.perf_event_paranoid of at most 2, and no yama or kernel.yama.ptrace_scope=0")
+	}
+}
+
 // only makes setpriv arguments for root with these capabilities alone.
 func only(caps string) []string {
 	return []string{"setpriv", "--bounding-set=-all" + caps, "--inh-caps=-all"}
@@ -183,6 +192,7 @@ func TestOneCapabilityIsEnough(t *testing.T) {
 		{"root without CAP_SYS_PTRACE, a worker with no more", []string{"setpriv", "--bounding-set=-sys_ptrace"}, phpwhy(t), theirs.PID},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			defaults(t)
 			for _, args := range [][]string{{"attach", "--stops", "50"}, {"attach", "--stops", "50", "--engine", "int3"}, {"dump"}, {"dump", "--no-stop"}} {
 				argv := append(append(append([]string{}, tt.by...), tt.bin), append(args, fmt.Sprint(tt.pid))...)
 				c := exec.Command(argv[0], argv[1:]...)
@@ -235,6 +245,7 @@ func openUp(t testing.TB, path string) {
 // CAP_SYS_PTRACE, and may trace what has no more capabilities than itself.
 func TestCapabilitiesAreKeptWhereTheKernelComparesThem(t *testing.T) {
 	asRoot(t)
+	defaults(t)
 	less := []string{"setpriv", "--bounding-set=-sys_ptrace"}
 	w := testphp.StartCommand(t, append(less, testphp.Stripped(t), "-n", "-d", "memory_limit=-1", testphp.Hang(t, "mem.string-concat.php"))...)
 	time.Sleep(grown)

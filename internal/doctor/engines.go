@@ -87,7 +87,11 @@ func (f *facts) reach() (limit, remedy string) {
 		return "only commands it starts (attach -- CMD): yama ptrace_scope=1",
 			"run as root or with CAP_SYS_PTRACE, or: sysctl kernel.yama.ptrace_scope=0"
 	}
-	return fmt.Sprintf("other processes only if they run as uid %d", f.Me), "run with CAP_SYS_PTRACE to reach all"
+	limit = fmt.Sprintf("other processes only if they run as uid %d", f.Me)
+	if f.Me == 0 {
+		limit += " and have no more capabilities" // they may run in another container
+	}
+	return limit, "run with CAP_SYS_PTRACE to reach all"
 }
 
 // explain says why an engine was refused and what to change.
