@@ -35,13 +35,17 @@ var (
 // Error says what could not be done with which process, and what to do.
 type Error struct {
 	PID    int
-	What   string // "read the mappings", …
+	What   string // "read the mappings", "attach to process", …
 	Err    error  // wraps one of the sentinels where one fits
 	Advice string // may be empty
 }
 
 func (e *Error) Error() string {
-	s := fmt.Sprintf("cannot %s of %d: %v", e.What, e.PID, e.Err)
+	of := " of "
+	if strings.HasSuffix(e.What, "process") {
+		of = " "
+	}
+	s := fmt.Sprintf("cannot %s%s%d: %v", e.What, of, e.PID, e.Err)
 	if e.Advice != "" {
 		s += " (" + e.Advice + ")"
 	}
@@ -71,7 +75,11 @@ func Open(pid int) (*Process, error) {
 	}
 	p, err := procfs.NewProc(pid)
 	if err != nil {
-		return fail(ErrNoProcess, "")
+		// A signal that is none tells processes that /proc hides from none.
+		if errors.Is(unix.Kill(pid, 0), unix.EPERM) {
+			return fail(ErrPermission, "/proc hides other users' processes (mounted with hidepid); run as root or with CAP_SYS_PTRACE")
+		}
+		return fail(ErrNoProcess, noProcessAdvice())
 	}
 	st, err := p.Stat()
 	if err != nil {
@@ -91,6 +99,23 @@ func Open(pid int) (*Process, error) {
 		return fail(ErrNoProcess, fmt.Sprintf("%d is a thread; its process is %d", pid, tgid))
 	}
 	return &Process{PID: pid, StartTime: st.Starttime, fs: p}, nil
+}
+
+// initialPIDNS never changes (include/linux/proc_ns.h, PROC_PID_INIT_INO).
+const initialPIDNS = "pid:[4026531836]"
+
+// InPIDNamespace reports whether this process sees a container's pids only.
+func InPIDNamespace() bool {
+	ns, err := os.Readlink("/proc/self/ns/pid")
+	return err == nil && ns != initialPIDNS
+}
+
+// noProcessAdvice reminds of what makes a pid mean nothing here.
+func noProcessAdvice() string {
+	if InPIDNamespace() {
+		return "phpwhy runs in a container, where pids are the container's own"
+	}
+	return ""
 }
 
 // pfKThread marks kernel threads in /proc/PID/stat's flags (include/linux/sched.h).
@@ -123,10 +148,7 @@ func (p *Process) fail(what string, err error) error {
 	c := classify(err)
 	advice := ""
 	if errors.Is(c, ErrPermission) {
-		advice = "run as root, or as the process's own user with CAP_SYS_PTRACE"
-		if os.Geteuid() == 0 {
-			advice = "root lacks CAP_SYS_PTRACE here; in a container add the capability SYS_PTRACE"
-		}
+		advice = AccessTo(p.PID).Advice()
 	}
 	return &Error{PID: p.PID, What: what, Err: c, Advice: advice}
 }
