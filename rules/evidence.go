@@ -36,9 +36,12 @@ var evidence = map[string]struct {
 	"proc.syscall":      {cel.IntType, "a live process and root"},
 	"proc.threads":      {cel.IntType, "a live process"},
 	"proc.age_s":        {cel.DoubleType, "a live process"},
+	"proc.tracer_pid":   {cel.IntType, "a live process"},
+
+	"proc.read_bytes_per_s": {cel.DoubleType, "attach observes for a while and is root; dump does not"},
 
 	"stack.unchanged_s":      {cel.DoubleType, "attach takes samples; dump takes one"},
-	"stack.same_call_s":      {cel.DoubleType, "not collected by this version"},
+	"stack.same_call_s":      {cel.DoubleType, "attach takes several samples, of PHP 7 or later"},
 	"stack.depth":            {cel.IntType, "any stack"},
 	"stack.php_depth":        {cel.IntType, "any stack with PHP frames"},
 	"stack.php_depth_growth": {cel.IntType, "attach takes several stacks; dump takes one"},
@@ -58,6 +61,9 @@ var evidence = map[string]struct {
 	"php.memory_limit": {cel.IntType, "a memory_limit other than -1"},
 
 	"php.request_age_s": {cel.DoubleType, "a request in progress"},
+
+	"hash.keys":          {cel.IntType, "attach takes samples; a large array at hand while one finds it at work"},
+	"hash.keys_per_slot": {cel.DoubleType, "attach takes samples; a large array at hand while one finds it at work"},
 
 	"php.gc_runs":             {cel.IntType, "a PHP process"},
 	"php.gc_collected":        {cel.IntType, "a PHP process"},

@@ -17,6 +17,8 @@ import (
 type facts struct {
 	cpu, queued time.Duration
 	known       bool
+	read        uint64 // bytes
+	readKnown   bool
 }
 
 // begin notes the CPU time that was used before.
@@ -24,6 +26,8 @@ func (f *facts) begin(l *target.Live) {
 	var err error
 	f.cpu, f.queued, err = l.CPUTime()
 	f.known = err == nil
+	f.read, err = l.BytesRead()
+	f.readKnown = err == nil
 }
 
 // end fills in the facts. ran is for how long the process could run.
@@ -36,6 +40,13 @@ func (f *facts) end(s *session, ran time.Duration) {
 		// On a busy host a loop gets less than a whole processor.
 		m["proc.runnable_pct"] = min(100*float64(cpu-f.cpu+queued-f.queued)/float64(ran), most)
 	}
+	if n, err := l.BytesRead(); err == nil && f.readKnown && ran > 0 && n >= f.read {
+		m["proc.read_bytes_per_s"] = float64(n-f.read) / ran.Seconds()
+	}
+	// By now only somebody else can be the tracer.
+	if tracer, err := l.Tracer(); err == nil {
+		m["proc.tracer_pid"] = int64(tracer)
+	}
 	if st, err := l.State(); err == nil {
 		m["proc.state"] = st
 		m["proc.threads"] = int64(threads(l))
@@ -46,9 +57,15 @@ func (f *facts) end(s *session, ran time.Duration) {
 	if rt != nil {
 		m["php.version"], m["php.sapi"] = rt.Version, rt.SAPI
 	}
+	if t := &s.pipe.tables; t.found {
+		m["hash.keys"], m["hash.keys_per_slot"] = int64(t.worst.Keys), t.worst.PerSlot
+	}
+	if s.pipe.same.seen && c.Observation.Samples > 1 && !rt.Layout.PHP5 {
+		m["stack.same_call_s"] = s.pipe.same.most.Seconds()
+	}
 	if th != nil {
 		s.engineFacts(m, th)
-		if op := lastOpcode(c); op != "" {
+		if op := usualOpcode(c); op != "" {
 			m["php.opcode"] = op
 		}
 		if c.Target.Request != nil {
@@ -131,17 +148,31 @@ func (s *session) nameOf(at remote.Addr) string {
 	return ""
 }
 
-// lastOpcode is what the innermost user frame was doing when it was last seen.
-func lastOpcode(c *capture.Capture) string {
-	for i := len(c.Events) - 1; i >= 0; i-- {
-		frames := c.Stacks[c.Events[i].Stack].Frames
-		for j := range frames {
-			if f := &frames[j]; f.Kind == stack.PHP && !f.Internal {
-				return f.Opcode
+// usualOpcode is what the innermost user frame was doing most of the times that
+// it was seen.
+func usualOpcode(c *capture.Capture) string {
+	ops := make([]string, len(c.Stacks))
+	for i := range c.Stacks {
+		for j := range c.Stacks[i].Frames {
+			if f := &c.Stacks[i].Frames[j]; f.Kind == stack.PHP && !f.Internal {
+				ops[i] = f.Opcode
+				break
 			}
 		}
 	}
-	return ""
+	count := make(map[string]int)
+	usual := ""
+	for i := range c.Events {
+		op := ops[c.Events[i].Stack]
+		if op == "" {
+			continue
+		}
+		// Of equals, the later one.
+		if count[op]++; count[op] >= count[usual] {
+			usual = op
+		}
+	}
+	return usual
 }
 
 func threads(l *target.Live) int {

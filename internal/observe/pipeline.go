@@ -55,6 +55,8 @@ type pipeline struct {
 	events         []capture.Event
 	stops, samples int
 	lastRefresh    time.Time
+	same           sameCall
+	tables         tables
 }
 
 func newPipeline(s *session) *pipeline {
@@ -129,7 +131,13 @@ func (p *pipeline) read(c copied) {
 		t = p.retry(c.snap, t)
 	}
 	withPHP := runsPHP(&t) || c.ev.TID == p.s.live.PID
-	p.add(c.ev, p.s.join(c.snap, &t, withPHP))
+	st, z := p.s.joined(c.snap, &t, withPHP)
+	if z != nil && c.ev.Kind == capture.Sample {
+		state, ok := z.th.CallState(c.snap, z.frames)
+		p.same.see(c.ev.TID, c.ev.At, state, ok)
+		p.tables.see(p.s, z, c.snap, &st)
+	}
+	p.add(c.ev, st)
 }
 
 // retry gives a truncated walk another chance when modules were loaded since,
@@ -229,6 +237,18 @@ func (s *session) thread() *zend.Thread {
 // join merges a thread's native frames with PHP's, which belong to it only if
 // withPHP says so, or, where every thread has its own, if it has any.
 func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) stack.Stack {
+	st, _ := s.joined(snap, t, withPHP)
+	return st
+}
+
+// walked are a thread's PHP frames as they were read.
+type walked struct {
+	th     *zend.Thread
+	frames []zend.Frame
+}
+
+// joined is join, with PHP's frames as they were read, nil when there are none.
+func (s *session) joined(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) (stack.Stack, *walked) {
 	img := s.image()
 	in := stack.Input{NativeEnd: stack.End(t.End), NativeErr: t.Err, Native: make([]stack.NativeFrame, len(t.Frames))}
 	for i := range t.Frames {
@@ -246,14 +266,14 @@ func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) 
 	}
 	rt := s.runtime()
 	if rt == nil || !withPHP && !rt.ZTS {
-		return stack.Join(in)
+		return stack.Join(in), nil
 	}
 	th, err := rt.Thread(snap, snap.Regs.TLS)
 	if err != nil {
 		if !errors.Is(err, zend.ErrNoThread) {
 			in.PHPErr = err
 		}
-		return stack.Join(in)
+		return stack.Join(in), nil
 	}
 	z := th.Walk(snap)
 	if len(z.Frames) > 0 {
@@ -276,7 +296,7 @@ func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) 
 	}
 	st := stack.Join(in)
 	s.look.see(&st, values)
-	return st
+	return st, &walked{th, z.Frames}
 }
 
 func lineAt(rt *zend.Runtime, r remote.Reader, f *zend.Frame) func(remote.Addr) (int, string, bool) {
