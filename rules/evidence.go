@@ -42,6 +42,7 @@ var evidence = map[string]struct {
 
 	"stack.unchanged_s":      {cel.DoubleType, "attach takes samples; dump takes one"},
 	"stack.same_call_s":      {cel.DoubleType, "attach takes several samples, of PHP 7 or later"},
+	"stack.arg_bytes":        {cel.IntType, "attach takes samples; one in an internal function of PHP"},
 	"stack.depth":            {cel.IntType, "any stack"},
 	"stack.php_depth":        {cel.IntType, "any stack with PHP frames"},
 	"stack.php_depth_growth": {cel.IntType, "attach takes several stacks; dump takes one"},

@@ -12,6 +12,9 @@ import (
 	"github.com/phpwhy/phpwhy/symbolize/remote"
 )
 
+// factTries bounds how often a fact is read that changes meanwhile.
+const factTries = 20
+
 // facts collects the evidence beside the stacks. What can't be collected is
 // left out: rules then know that it is missing.
 type facts struct {
@@ -19,6 +22,7 @@ type facts struct {
 	known       bool
 	read        uint64 // bytes
 	readKnown   bool
+	state       string // before it was stopped
 }
 
 // begin notes the CPU time that was used before.
@@ -28,6 +32,7 @@ func (f *facts) begin(l *target.Live) {
 	f.known = err == nil
 	f.read, err = l.BytesRead()
 	f.readKnown = err == nil
+	f.state, _ = l.State()
 }
 
 // end fills in the facts. ran is for how long the process could run.
@@ -47,7 +52,7 @@ func (f *facts) end(s *session, ran time.Duration) {
 	if tracer, err := l.Tracer(); err == nil {
 		m["proc.tracer_pid"] = int64(tracer)
 	}
-	if st, err := l.State(); err == nil {
+	if st, err := f.settled(l); err == nil {
 		m["proc.state"] = st
 		m["proc.threads"] = int64(threads(l))
 	}
@@ -59,6 +64,9 @@ func (f *facts) end(s *session, ran time.Duration) {
 	}
 	if t := &s.pipe.tables; t.found {
 		m["hash.keys"], m["hash.keys_per_slot"] = int64(t.worst.Keys), t.worst.PerSlot
+	}
+	if s.pipe.same.called {
+		m["stack.arg_bytes"] = int64(s.pipe.same.longest)
 	}
 	if s.pipe.same.seen && c.Observation.Samples > 1 && !rt.Layout.PHP5 {
 		m["stack.same_call_s"] = s.pipe.same.most.Seconds()
@@ -73,6 +81,20 @@ func (f *facts) end(s *session, ran time.Duration) {
 		}
 	}
 	c.Facts = m
+}
+
+// settled is the state of the process. One that was stopped before takes a
+// moment to be so again when it is let go.
+func (f *facts) settled(l *target.Live) (string, error) {
+	st, err := l.State()
+	for range factTries {
+		if err != nil || f.state != "T" || st == "T" {
+			break
+		}
+		time.Sleep(time.Millisecond)
+		st, err = l.State()
+	}
+	return st, err
 }
 
 // engineFacts asks the engine about itself. It need not stand still for that.
@@ -94,9 +116,13 @@ func (s *session) engineFacts(m map[string]any, th *zend.Thread) {
 			m["php.gc_time_s"] = g.Time.Seconds()
 		}
 	}
-	if o, err := th.Output(r); err == nil {
-		m["php.output_buffer_level"] = int64(o.Level)
-		m["php.output_buffer_bytes"] = int64(o.Used)
+	// A buffer that grows all the time is seen half grown now and then.
+	for range factTries {
+		if o, err := th.Output(r); err == nil {
+			m["php.output_buffer_level"] = int64(o.Level)
+			m["php.output_buffer_bytes"] = int64(o.Used)
+			break
+		}
 	}
 	if a, err := th.Allocator(r); err == nil {
 		m["php.allocator"] = allocator(a, s.nameOf)

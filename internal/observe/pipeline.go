@@ -135,6 +135,9 @@ func (p *pipeline) read(c copied) {
 	if z != nil && c.ev.Kind == capture.Sample {
 		state, ok := z.th.CallState(c.snap, z.frames)
 		p.same.see(c.ev.TID, c.ev.At, state, ok)
+		if n, ok := z.th.LongestArgument(p.s.live.Mem, c.snap, z.frames); ok {
+			p.same.longest, p.same.called = max(p.same.longest, n), true
+		}
 		p.tables.see(p.s, z, c.snap, &st)
 	}
 	p.add(c.ev, st)

@@ -8,6 +8,10 @@ type sameCall struct {
 	threads map[int]*lasting
 	most    time.Duration
 	seen    bool // PHP frames were there to compare
+	// longest is the longest string that was an argument of an internal
+	// function, in bytes.
+	longest uint64
+	called  bool // internal functions were seen, with their arguments
 }
 
 // lasting is the call that a thread is in.

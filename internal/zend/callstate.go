@@ -1,6 +1,7 @@
 package zend
 
 import (
+	"encoding/binary"
 	"hash/maphash"
 
 	"github.com/phpwhy/phpwhy/symbolize/remote"
@@ -51,4 +52,37 @@ func (th *Thread) CallState(r remote.Reader, frames []Frame) (state uint64, ok b
 func (f *Frame) inC() bool {
 	const frameless = "ZEND_FRAMELESS_ICALL"
 	return f.Internal || len(f.Opcode) >= len(frameless) && f.Opcode[:len(frameless)] == frameless
+}
+
+// maxArguments bounds the arguments that are looked at.
+const maxArguments = 16
+
+// LongestArgument is the length in bytes of the longest string among the
+// arguments of the internal function that a thread is in. stack is the
+// snapshot; strings are read through r, while the process may run. ok is false
+// when no internal function runs or its arguments can't be read.
+func (th *Thread) LongestArgument(r, stack remote.Reader, frames []Frame) (n uint64, ok bool) {
+	l := th.rt.Layout
+	if l.PHP5 || l.Values.Missing != "" || len(frames) == 0 || !frames[0].Internal {
+		return 0, false
+	}
+	ed := frames[0].ExecuteData
+	args, err := remote.Uint32(stack, ed+remote.Addr(l.Values.EDNumArgs))
+	if err != nil {
+		return 0, false
+	}
+	b := make([]byte, zvalSize*min(args, maxArguments))
+	if err := remote.ReadFull(stack, b, ed+remote.Addr(l.EDSize)); err != nil {
+		return 0, false
+	}
+	for i := 0; i < len(b); i += zvalSize {
+		if b[i+zvalType] != zString {
+			continue
+		}
+		at := remote.Addr(binary.LittleEndian.Uint64(b[i:]))
+		if size, err := remote.Uint64(r, at+remote.Addr(l.StringLen)); err == nil && size < 1<<40 {
+			n = max(n, size)
+		}
+	}
+	return n, true
 }

@@ -12,8 +12,10 @@ const (
 	maxTables     = 64
 	maxTableStack = 4 << 10
 	// maxSlots bounds what is read of a table's hash part, in slots of 4
-	// bytes. Any part of it tells how full it is.
+	// bytes, in so many pieces: keys that follow each other fill one piece and
+	// leave another empty.
 	maxSlots = 16 << 10
+	pieces   = 16
 	// leastKeys is how many keys a table must have to be of interest.
 	leastKeys = 1 << 10
 	noBucket  = ^uint32(0) // HT_INVALID_IDX
@@ -98,18 +100,25 @@ func (l *Layout) table(r remote.Reader, at remote.Addr) (Table, bool) {
 	}
 	data := remote.Addr(binary.LittleEndian.Uint64(b[v.ArrayData:]))
 	n := min(slots, maxSlots)
-	hash := make([]byte, 4*n)
-	if data < remote.Addr(len(hash)) || remote.ReadFull(r, hash, data-remote.Addr(len(hash))) != nil {
-		return Table{}, false
+	length, every := n, slots
+	if slots > maxSlots {
+		length, every = maxSlots/pieces, slots/pieces
 	}
 	taken := 0
-	for i := 0; i < len(hash); i += 4 {
-		switch first := binary.LittleEndian.Uint32(hash[i:]); {
-		case first == noBucket:
-		case first >= used:
-			return Table{}, false // it is no hash table, or it changes
-		default:
-			taken++
+	hash := make([]byte, 4*length)
+	for from := uint32(0); from < slots; from += every {
+		back := remote.Addr(4 * (uint64(slots) - uint64(from)))
+		if data < back || remote.ReadFull(r, hash, data-back) != nil {
+			return Table{}, false
+		}
+		for i := 0; i < len(hash); i += 4 {
+			switch first := binary.LittleEndian.Uint32(hash[i:]); {
+			case first == noBucket:
+			case first >= cap:
+				return Table{}, false // it is no hash table, or it changes
+			default:
+				taken++
+			}
 		}
 	}
 	// Keys that should be in the part that was read.
