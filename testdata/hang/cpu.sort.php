@@ -1,0 +1,30 @@
+<?php
+// Rule cpu.sort: a list is sorted again for each element that is added to it, with
+// a comparison in PHP.
+
+class Queue
+{
+    private $jobs = [];
+
+    public function add(int $priority): void
+    {
+        $this->jobs[] = ['priority' => $priority, 'name' => "job $priority"];
+        usort($this->jobs, function (array $a, array $b): int {
+            return $a['priority'] <=> $b['priority'];
+        });
+        if (count($this->jobs) > 20000) {
+            $this->jobs = [];
+        }
+    }
+}
+
+mt_srand(1);
+$queue = new Queue();
+for ($i = 0; $i < 1000; $i++) {
+    $queue->add(mt_rand());
+}
+echo "ready\n";
+flush();
+for (;;) {
+    $queue->add(mt_rand());
+}
