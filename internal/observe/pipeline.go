@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"sync"
 	"time"
 
@@ -299,7 +300,29 @@ func (s *session) joined(snap *target.Snapshot, t *symbolize.Trace, withPHP bool
 	}
 	st := stack.Join(in)
 	s.look.see(&st, values)
+	if len(z.Frames) > 0 {
+		if name, ok := rt.Frameless(s.live.Mem, snap, &z.Frames[0]); ok {
+			insertFrameless(&st, name, z.Frames[0].Opcode)
+		}
+	}
 	return st, &walked{th, z.Frames}
+}
+
+// insertFrameless shows the internal function that the innermost PHP code is in,
+// though PHP made no frame for it: where it was not called, it would have one.
+func insertFrameless(st *stack.Stack, name, opcode string) {
+	for i := range st.Frames {
+		f := &st.Frames[i]
+		if f.Kind != stack.PHP {
+			continue
+		}
+		// Directly in the interpreter it is not called yet, or has returned.
+		if f.Internal || f.Opcode != opcode || i < 2 {
+			return
+		}
+		st.Frames = slices.Insert(st.Frames, i, stack.Frame{Kind: stack.PHP, Function: name, Internal: true})
+		return
+	}
 }
 
 func lineAt(rt *zend.Runtime, r remote.Reader, f *zend.Frame) func(remote.Addr) (int, string, bool) {

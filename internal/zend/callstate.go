@@ -3,6 +3,7 @@ package zend
 import (
 	"encoding/binary"
 	"hash/maphash"
+	"strings"
 
 	"github.com/phpwhy/phpwhy/symbolize/remote"
 )
@@ -48,11 +49,8 @@ func (th *Thread) CallState(r remote.Reader, frames []Frame) (state uint64, ok b
 }
 
 // inC reports whether the innermost frame is at work in a function written in
-// C. Since 8.4 some have no frame of their own (ZEND_FRAMELESS_ICALL_2).
-func (f *Frame) inC() bool {
-	const frameless = "ZEND_FRAMELESS_ICALL"
-	return f.Internal || len(f.Opcode) >= len(frameless) && f.Opcode[:len(frameless)] == frameless
-}
+// C. Since 8.4 some have no frame of their own.
+func (f *Frame) inC() bool { return f.Internal || strings.HasPrefix(f.Opcode, framelessCall) }
 
 // maxArguments bounds the arguments that are looked at.
 const maxArguments = 16
