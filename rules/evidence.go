@@ -23,6 +23,7 @@ var evidence = map[string]struct {
 	"chain.end_bytes":   {cel.IntType, "attach with breakpoints on mmap and mremap, and a call that tells the block's whole size"},
 	"chain.size_known":  {cel.BoolType, "attach with breakpoints on mmap and mremap"},
 	"chain.quadratic":   {cel.BoolType, "attach with breakpoints on mmap and mremap"},
+	"chain.blocks":      {cel.IntType, "attach with breakpoints on mmap and mremap"},
 	"chain.symbol":      {cel.StringType, "attach with breakpoints on mmap and mremap"},
 
 	"rate.stops_per_s":   {cel.DoubleType, "attach with breakpoints"},
@@ -163,6 +164,7 @@ func collect(o *Observation) map[string]any {
 func collectChain(c Chain, vars map[string]any) {
 	vars["chain.steps"], vars["chain.monotonic"] = int64(c.Steps), c.Monotonic
 	vars["chain.quadratic"], vars["chain.symbol"] = c.Quadratic, c.Symbol
+	vars["chain.blocks"] = int64(c.Blocks)
 	vars["chain.grown_bytes"], vars["chain.size_known"] = int64(c.GrownBytes), c.SizeKnown
 	// Without a step there is no block, and its size is 0 rather than unknown.
 	if c.SizeKnown || c.Steps == 0 {

@@ -9,12 +9,15 @@ class Queue
     public function add(int $priority): void
     {
         $this->jobs[] = ['priority' => $priority, 'name' => "job $priority"];
-        usort($this->jobs, function (array $a, array $b): int {
-            return $a['priority'] <=> $b['priority'];
-        });
+        usort($this->jobs, 'Queue::compare');
         if (count($this->jobs) > 20000) {
             $this->jobs = [];
         }
+    }
+
+    public static function compare(array $a, array $b): int
+    {
+        return $a['priority'] <=> $b['priority'];
     }
 }
 

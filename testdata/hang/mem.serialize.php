@@ -1,6 +1,6 @@
 <?php
 // Rule mem.serialize: in memory a structure is small because its parts are
-// shared; written out, each level doubles it. 21 levels are some 100 MB of text,
+// shared; written out, each level doubles it. 23 levels are some 400 MB of text,
 // and it is stored after each row. Needs -d memory_limit=-1.
 
 function shared(int $levels): array
@@ -19,7 +19,7 @@ function store(array $session): int
 
 echo "ready\n";
 flush();
-$session = shared(21);
+$session = shared(23);
 for (;;) {
     store($session);
 }
