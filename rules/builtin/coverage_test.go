@@ -17,7 +17,8 @@ import (
 
 // Every rule has a script in testdata/hang that hangs as the rule says. Here
 // phpwhy attaches to each on real PHP: on Debian's stripped one in make test,
-// and under PHPWHY_MATRIX=1 or -update on the others, too.
+// and under PHPWHY_MATRIX=1 or -update on the others, and to more healthy
+// scripts, too.
 
 var update = flag.Bool("update", false, "write docs/rule-coverage.md anew, from a run over all builds")
 
@@ -243,6 +244,9 @@ func TestEachRuleNamesItsHang(t *testing.T) {
 	}
 	for _, script := range scripts {
 		name := filepath.Base(script)
+		if len(all) == 1 && !temptations[name] {
+			continue // the captures of them will do
+		}
 		healthy[name] = make(map[string]string)
 		for _, p := range all {
 			t.Run("healthy "+name+"/"+p.name, func(t *testing.T) {
@@ -297,6 +301,9 @@ func (h *hang) try(t *testing.T, phpwhy string, p php) (cell string, ok bool) {
 	}
 	return fmt.Sprintf("yes, **line %d of %s**", f.PHP.Line, filepath.Base(f.PHP.File)), false
 }
+
+// temptations are the healthy scripts that look most like hangs.
+var temptations = map[string]bool{"mandelbrot.php": true, "lists.php": true, "lookups.php": true, "objects.php": true}
 
 // calm runs a healthy script, which no rule may call a hang.
 func calm(t *testing.T, phpwhy, script string, p php) (cell string, ok bool) {
