@@ -18,7 +18,11 @@ func TestAWorkerThatIsTracedIsToldByItsTracer(t *testing.T) {
 	if script == "" {
 		script = testphp.Hang(t, "cpu.php-loop.php")
 	}
-	pid := held(t, testphp.Stripped(t), script)
+	php := os.Getenv("PHPWHY_RECORD_PHP")
+	if php == "" {
+		php = testphp.Stripped(t)
+	}
+	pid := held(t, php, script)
 	c, err := observe.New().Sample(context.Background(), pid)
 	if err != nil {
 		t.Fatal(err)
