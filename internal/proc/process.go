@@ -172,6 +172,34 @@ func (p *Process) State() (string, error) {
 	return st.State, nil
 }
 
+// Tracer is the pid of the process that traces this one, 0 when none does.
+func (p *Process) Tracer() (int, error) {
+	b, err := os.ReadFile(p.path("status"))
+	if err != nil {
+		return 0, p.fail("read the tracer", err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "TracerPid:"); ok {
+			n, err := strconv.Atoi(strings.TrimSpace(v))
+			if err != nil {
+				return 0, p.fail("read the tracer", err)
+			}
+			return n, nil
+		}
+	}
+	return 0, p.fail("read the tracer", errors.New("no TracerPid in its status"))
+}
+
+// BytesRead is what the process has read from files and pipes so far, whether
+// or not a disk was asked. What is received with recv(2) does not count.
+func (p *Process) BytesRead() (uint64, error) {
+	io, err := p.fs.IO()
+	if err != nil {
+		return 0, p.fail("read the I/O counters", err)
+	}
+	return io.RChar, nil
+}
+
 // Cmdline is the command line with its arguments joined by spaces. php-fpm
 // overwrites it with its process title.
 func (p *Process) Cmdline() string {
