@@ -1,6 +1,6 @@
 # Everything works on Debian 12 with Go, git and root; what is missing is
 # installed with apt-get.
-.PHONY: build demo test matrix lint bench clean help
+.PHONY: build demo test matrix containers lint bench chaos load generate clean help
 
 build: ## bin/phpwhy
 	scripts/build
@@ -14,11 +14,23 @@ test: ## go vet, all tests against real PHP, each fuzz target for some seconds
 matrix: ## the longer comparison: every PHP that can be built, and PHP inside other programs
 	scripts/matrix
 
+containers: ## PHP in containers: Debian trixie on overlayfs, musl; from outside and inside
+	scripts/containers
+
 lint: ## golangci-lint, as .golangci.yml says
 	scripts/lint
 
 bench: build ## phpwhy against gdb, eu-stack and strace, as a Markdown table
 	scripts/bench
+
+chaos: build ## phpwhy killed, workers killed, forked and signalled at drawn moments: what became of them
+	scripts/chaos
+
+load: build ## phpwhy on a php-fpm pool that serves requests: failed requests and latencies
+	scripts/load
+
+generate: ## the JSON Schemas of rules and the catalogue of the built-in ones
+	scripts/generate
 
 clean: ## remove what was built, but for the cached PHP in .cache
 	rm -rf bin .cache/demo

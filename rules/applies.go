@@ -11,6 +11,7 @@ import (
 // applies says for which targets a rule is meant.
 type applies struct {
 	php        []versionTest
+	text       string // of php
 	sapi, libc []string
 }
 
@@ -25,6 +26,7 @@ func (d *decoder) applies(n *yaml.Node) applies {
 		"php": func(n *yaml.Node) {
 			var err error
 			if text := d.text(n, "php"); text != "" {
+				a.text = text
 				if a.php, err = parseVersions(text); err != nil {
 					d.addf(n, codeValue, "%v", err)
 				}
@@ -61,29 +63,58 @@ func parseVersions(s string) ([]versionTest, error) {
 		t.v = v
 		out = append(out, t)
 	}
-	if lo, hi := bounds(out); lo != nil && hi != nil && compareVersions(lo, hi) >= 0 {
+	if !satisfiable(out) {
 		return nil, fmt.Errorf("version range %q can't be met", s)
 	}
 	return out, nil
 }
 
-func bounds(ts []versionTest) (lo, hi []int) {
+// satisfiable reports whether some version meets all tests. Only where a test
+// changes its mind can the answer change, so the versions around those do.
+func satisfiable(ts []versionTest) bool {
+	candidates := [][]int{{0, 0, 0}}
 	for _, t := range ts {
-		if strings.HasPrefix(t.op, ">") {
-			lo = t.v
+		v := [3]int{}
+		copy(v[:], t.v)
+		for i := range v {
+			up, down := v, v
+			up[i]++
+			down[i] = max(0, down[i]-1)
+			for j := i + 1; j < len(v); j++ {
+				up[j], down[j] = 0, maxVersion
+			}
+			candidates = append(candidates, up[:], down[:])
 		}
-		if t.op == "<" {
-			hi = t.v
+		candidates = append(candidates, v[:])
+	}
+	for _, c := range candidates {
+		if meets(c, ts) {
+			return true
 		}
 	}
-	return lo, hi
+	return false
+}
+
+// maxVersion is more than any part of a version is.
+const maxVersion = 1 << 20
+
+// meets reports whether a version meets all tests.
+func meets(v []int, ts []versionTest) bool {
+	for _, t := range ts {
+		c := compareVersions(v, t.v)
+		ok := t.op == ">=" && c >= 0 || t.op == "<=" && c <= 0 || t.op == ">" && c > 0 || t.op == "<" && c < 0 || t.op == "=" && c == 0
+		if !ok {
+			return false
+		}
+	}
+	return true
 }
 
 func parseVersion(s string) ([]int, error) {
 	var out []int
 	for p := range strings.SplitSeq(s, ".") {
 		n, err := strconv.Atoi(p)
-		if err != nil || n < 0 {
+		if err != nil || n < 0 || n > maxVersion {
 			return nil, fmt.Errorf("version %q", s)
 		}
 		out = append(out, n)
@@ -111,16 +142,26 @@ func release(version string) string {
 	return version
 }
 
+// AppliesTo says for which targets the rule is meant, "" for all.
+func (r *Rule) AppliesTo() string {
+	var parts []string
+	if r.applies.text != "" {
+		parts = append(parts, "PHP "+r.applies.text)
+	}
+	for _, list := range [][]string{r.applies.sapi, r.applies.libc} {
+		if len(list) > 0 {
+			parts = append(parts, strings.Join(list, ", "))
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
 // to reports whether the rule is meant for a target, and if not, why. What is
 // not known of the target excludes nothing.
 func (a *applies) to(t *Target) (bool, string) {
 	if v, err := parseVersion(release(t.PHPVersion)); err == nil {
-		for _, w := range a.php {
-			c := compareVersions(v, w.v)
-			ok := w.op == ">=" && c >= 0 || w.op == "<=" && c <= 0 || w.op == ">" && c > 0 || w.op == "<" && c < 0 || w.op == "=" && c == 0
-			if !ok {
-				return false, "it is not for PHP " + t.PHPVersion
-			}
+		if !meets(v, a.php) {
+			return false, "it is not for PHP " + t.PHPVersion
 		}
 	}
 	if t.SAPI != "" && len(a.sapi) > 0 && !contains(a.sapi, t.SAPI) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -67,7 +68,11 @@ type parser struct {
 	stop   *Event // the call that the frames are of
 	total  int
 	strace bool // the frames are strace's, whose end has no mark
+	broken bool // the stack goes on beyond the frames
 }
+
+// brokenOff begins the lines by which gdb says that a stack goes on.
+var brokenOff = []string{"(More stack frames follow", "Backtrace stopped:"}
 
 func (p *parser) line(s string) {
 	if m := straceFrame.FindStringSubmatch(s); m != nil {
@@ -85,6 +90,10 @@ func (p *parser) line(s string) {
 	if m := call.FindStringSubmatch(s); m != nil {
 		p.finish()
 		p.stop = straceCall(m[1], m[2])
+		return
+	}
+	if slices.ContainsFunc(brokenOff, func(b string) bool { return strings.HasPrefix(s, b) }) {
+		p.broken = len(p.frames) > 0
 		return
 	}
 	// gdb folds long lines, eu-stack -s puts the place on a line of its own.
@@ -142,8 +151,8 @@ func (p *parser) add(f Frame) {
 
 // finish makes an event of the frames so far.
 func (p *parser) finish() {
-	frames, stop := p.frames, p.stop
-	p.frames, p.stop, p.strace = nil, nil, false
+	frames, stop, broken := p.frames, p.stop, p.broken
+	p.frames, p.stop, p.strace, p.broken = nil, nil, false, false
 	if len(frames) == 0 {
 		return
 	}
@@ -154,12 +163,12 @@ func (p *parser) finish() {
 			p.o.Watched = append(p.o.Watched, ev.Symbol)
 		}
 	}
-	key := fmt.Sprint(frames)
+	key := fmt.Sprint(broken, frames)
 	at, known := p.index[key]
 	if !known {
 		at = len(p.o.Stacks)
 		p.index[key] = at
-		p.o.Stacks = append(p.o.Stacks, Stack{Frames: frames})
+		p.o.Stacks = append(p.o.Stacks, Stack{Frames: frames, Truncated: broken})
 	}
 	ev.Stack = at
 	p.o.Events = append(p.o.Events, ev)

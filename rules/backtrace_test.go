@@ -99,6 +99,25 @@ Thread 1 (LWP 6):
 	}
 }
 
+func TestABacktraceThatBreaksOffIsTruncated(t *testing.T) {
+	for text, want := range map[string]bool{
+		"#0  0x01 in mremap ()\n#1  0x02 in ?? ()\n(More stack frames follow...)\n":                                    true,
+		"#0  0x01 in mremap ()\nBacktrace stopped: previous frame identical to this frame (corrupt stack?)\n":          true,
+		"#0  0x01 in mremap ()\n#1  0x02 in main ()\n":                                                                 false,
+		"(More stack frames follow...)\n#0  0x01 in mremap ()\n#1  0x02 in main ()\n[Inferior 1 (process 1) detached]": false,
+	} {
+		o, err := ParseBacktrace(text)
+		if err != nil || len(o.Stacks) != 1 || o.Stacks[0].Truncated != want {
+			t.Errorf("%q: %+v %v", text, o, err)
+			continue
+		}
+		v := evaluate(t, mustLoad(t, rule("a.b", `{stack: "leaf mremap\ngap 0-5\nconcat_function"}`, "")), o).Results[0].Verdict
+		if (v == Undetermined) != want {
+			t.Errorf("%q: %v", text, v)
+		}
+	}
+}
+
 func TestTextWithoutABacktraceIsRefused(t *testing.T) {
 	for _, text := range []string{"", "hello\n", "mremap(0x7f, 1, 2, 0) = 0x7f\n", "#x y\n"} {
 		if _, err := ParseBacktrace(text); !errors.Is(err, ErrNoBacktrace) {

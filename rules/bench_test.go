@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/phpwhy/phpwhy/rules/builtin"
 )
@@ -41,4 +42,22 @@ func BenchmarkEvaluate(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/stacks/float64(len(set.Rules())), "ns/stack/rule")
+}
+
+// BenchmarkRules is what "rules bench" measures, on fewer stacks.
+func BenchmarkRules(b *testing.B) {
+	set, ps := Load(builtin.FS)
+	if len(ps) > 0 {
+		b.Fatal(ps)
+	}
+	var last *BenchResult
+	for b.Loop() {
+		r, err := set.Bench(BenchOptions{Stacks: 100_000, Frames: 40, Rules: 500, Naive: 200, Seed: 1})
+		if err != nil {
+			b.Fatal(err)
+		}
+		last = r
+	}
+	b.ReportMetric(float64(last.Match.Nanoseconds())/float64(last.Stacks), "ns/stack")
+	b.ReportMetric(float64(last.Naive)/float64(last.Match/time.Duration(last.Stacks)), "times-naive")
 }

@@ -17,6 +17,9 @@ type Chain struct {
 	// block, so that growing it takes time quadratic in its size.
 	Quadratic bool
 	Symbol    string // the function that made most steps
+	// Blocks counts the blocks that grew, this one among them: many when a block
+	// grows, is dropped, and the next one grows as much.
+	Blocks int
 }
 
 const (
@@ -65,7 +68,11 @@ func DeriveChain(events []Event) Chain {
 		}
 	}
 	var best *block
+	grown := 0
 	for _, b := range t.blocks {
+		if b.Steps > 0 {
+			grown++
+		}
 		if best == nil || b.Steps > best.Steps || b.Steps == best.Steps && b.len > best.len {
 			best = b
 		}
@@ -73,7 +80,9 @@ func DeriveChain(events []Event) Chain {
 	if best == nil || best.Steps == 0 {
 		return Chain{}
 	}
-	return best.finish()
+	c := best.finish()
+	c.Blocks = grown
+	return c
 }
 
 func (b *block) finish() Chain {

@@ -54,41 +54,41 @@ func TestAChainFollowsOneBlock(t *testing.T) {
 		{"no events", nil, Chain{}},
 		{"blocks that stay as they are", series(50, func(uint64) Event { return mmap(0, 2*mib) }), Chain{}},
 		{"a string of PHP 7.3 and later", concat(at, 2*mib, 200),
-			Chain{Steps: 200, Monotonic: true, SizeKnown: true, StartBytes: 2 * mib, EndBytes: 2*mib + 200*page, GrownBytes: 200 * page, Symbol: "mremap"}},
+			Chain{Steps: 200, Monotonic: true, SizeKnown: true, StartBytes: 2 * mib, EndBytes: 2*mib + 200*page, GrownBytes: 200 * page, Symbol: "mremap", Blocks: 1}},
 		{"steps that were not seen", series(10, func(i uint64) Event { return mremap(at, 2*mib+i*8*page, 2*mib+i*8*page+page) }),
-			Chain{Steps: 10, Monotonic: true, SizeKnown: true, StartBytes: 2 * mib, EndBytes: 2*mib + 73*page, GrownBytes: 73 * page, Symbol: "mremap"}},
+			Chain{Steps: 10, Monotonic: true, SizeKnown: true, StartBytes: 2 * mib, EndBytes: 2*mib + 73*page, GrownBytes: 73 * page, Symbol: "mremap", Blocks: 1}},
 		{"a string of PHP 7.1: pages at its end", series(100, func(i uint64) Event { return mmap(at+i*page, page) }),
-			Chain{Steps: 100, Monotonic: true, GrownBytes: 100 * page, Symbol: "mmap"}},
+			Chain{Steps: 100, Monotonic: true, GrownBytes: 100 * page, Symbol: "mmap", Blocks: 1}},
 		{"pages at its end, some not seen", series(10, func(i uint64) Event { return mmap(at+i*16*page, page) }),
-			Chain{Steps: 10, Monotonic: true, GrownBytes: 145 * page, Symbol: "mmap"}},
+			Chain{Steps: 10, Monotonic: true, GrownBytes: 145 * page, Symbol: "mmap", Blocks: 1}},
 		{"pages at the end of a block that was seen", append([]Event{mmap(0, 3*mib)}, series(10, func(i uint64) Event { return mmap(at+3*mib+i*page, page) })...),
-			Chain{Steps: 10, Monotonic: true, SizeKnown: true, StartBytes: 3 * mib, EndBytes: 3*mib + 10*page, GrownBytes: 10 * page, Symbol: "mmap"}},
+			Chain{Steps: 10, Monotonic: true, SizeKnown: true, StartBytes: 3 * mib, EndBytes: 3*mib + 10*page, GrownBytes: 10 * page, Symbol: "mmap", Blocks: 1}},
 		{"a string of PHP 5.6, moved by the kernel", series(10, func(i uint64) Event {
 			return Event{Kind: Stop, Symbol: "mremap", Args: []uint64{at + i*(1<<30), 15*mib + i*256*kib, 15*mib + (i+1)*256*kib, 1}}
-		}), Chain{Steps: 10, Monotonic: true, SizeKnown: true, StartBytes: 15 * mib, EndBytes: 15*mib + 2560*kib, GrownBytes: 2560 * kib, Symbol: "mremap"}},
+		}), Chain{Steps: 10, Monotonic: true, SizeKnown: true, StartBytes: 15 * mib, EndBytes: 15*mib + 2560*kib, GrownBytes: 2560 * kib, Symbol: "mremap", Blocks: 1}},
 		{"a string that is copied at each page", func() (evs []Event) {
 			for i := range uint64(10) {
 				evs = append(evs, mremap(at+i<<30, 2*mib+i*page, 2*mib+(i+1)*page), mmap(0, 2*mib+(i+1)*page))
 			}
 			return evs
-		}(), Chain{Steps: 10, Monotonic: true, SizeKnown: true, StartBytes: 2 * mib, EndBytes: 2*mib + 10*page, GrownBytes: 10 * page, Quadratic: true, Symbol: "mremap"}},
+		}(), Chain{Steps: 10, Monotonic: true, SizeKnown: true, StartBytes: 2 * mib, EndBytes: 2*mib + 10*page, GrownBytes: 10 * page, Quadratic: true, Symbol: "mremap", Blocks: 1}},
 		{"an array that doubles and is copied", func() (evs []Event) {
 			for size := uint64(2*mib + page); size < 64*mib; size = 2*size - page {
 				evs = append(evs, mremap(at+size, size, 2*size-page), mmap(0, 2*size-page))
 			}
 			return evs
-		}(), Chain{Steps: 5, Monotonic: true, SizeKnown: true, StartBytes: 2*mib + page, EndBytes: 64*mib + page, GrownBytes: 62 * mib, Symbol: "mremap"}},
+		}(), Chain{Steps: 5, Monotonic: true, SizeKnown: true, StartBytes: 2*mib + page, EndBytes: 64*mib + page, GrownBytes: 62 * mib, Symbol: "mremap", Blocks: 1}},
 		{"a hash table that doubles into new blocks", []Event{mmap(0, 5*mib/2), mmap(0, 5*mib), mmap(0, 10*mib), mmap(0, 20*mib)},
-			Chain{Steps: 3, Monotonic: true, SizeKnown: true, StartBytes: 5 * mib / 2, EndBytes: 20 * mib, GrownBytes: 35 * mib / 2, Symbol: "mmap"}},
+			Chain{Steps: 3, Monotonic: true, SizeKnown: true, StartBytes: 5 * mib / 2, EndBytes: 20 * mib, GrownBytes: 35 * mib / 2, Symbol: "mmap", Blocks: 1}},
 		{"room to align is no growth", []Event{mmap(0, 2*mib), mmap(0, 4*mib-page), mmap(0, 2*mib), mmap(0, 4*mib-page)}, Chain{}},
 		{"two blocks in turn: the longer chain", interleave(concat(at, 2*mib, 20), concat(other, 8*mib, 30)),
-			Chain{Steps: 30, Monotonic: true, SizeKnown: true, StartBytes: 8 * mib, EndBytes: 8*mib + 30*page, GrownBytes: 30 * page, Symbol: "mremap"}},
+			Chain{Steps: 30, Monotonic: true, SizeKnown: true, StartBytes: 8 * mib, EndBytes: 8*mib + 30*page, GrownBytes: 30 * page, Symbol: "mremap", Blocks: 2}},
 		{"many short blocks do not drive out a long chain", interleave(concat(at, 2*mib, 20), series(500, func(i uint64) Event { return mremap(other+i<<24, mib, 2*mib) })),
-			Chain{Steps: 20, Monotonic: true, SizeKnown: true, StartBytes: 2 * mib, EndBytes: 2*mib + 20*page, GrownBytes: 20 * page, Symbol: "mremap"}},
+			Chain{Steps: 20, Monotonic: true, SizeKnown: true, StartBytes: 2 * mib, EndBytes: 2*mib + 20*page, GrownBytes: 20 * page, Symbol: "mremap", Blocks: 64}},
 		{"a block that shrinks between", []Event{mremap(at, 2*mib, 3*mib), mremap(at, 3*mib, 2*mib), mremap(at, 2*mib, 4*mib)},
-			Chain{Steps: 2, SizeKnown: true, StartBytes: 2 * mib, EndBytes: 4 * mib, GrownBytes: 2 * mib, Symbol: "mremap"}},
+			Chain{Steps: 2, SizeKnown: true, StartBytes: 2 * mib, EndBytes: 4 * mib, GrownBytes: 2 * mib, Symbol: "mremap", Blocks: 1}},
 		{"mappings far from each other are two blocks", []Event{mmap(at, page), mmap(at+page, page), mmap(at+1<<40, page)},
-			Chain{Steps: 2, Monotonic: true, GrownBytes: 2 * page, Symbol: "mmap"}},
+			Chain{Steps: 2, Monotonic: true, GrownBytes: 2 * page, Symbol: "mmap", Blocks: 2}},
 		{"MAP_FIXED puts, and does not grow", []Event{{Kind: Stop, Symbol: "mmap", Args: []uint64{at, page, 3, 0x32}}, {Kind: Stop, Symbol: "mmap", Args: []uint64{at + page, page, 3, 0x32}}}, Chain{}},
 		{"samples are no stops", []Event{{Kind: Sample, Symbol: "mremap", Args: []uint64{at, mib, 2 * mib, 0}}}, Chain{}},
 		{"arguments that were not read", []Event{{Kind: Stop, Symbol: "mremap"}, {Kind: Stop, Symbol: "mmap", Args: []uint64{1}}}, Chain{}},

@@ -1,7 +1,8 @@
 package rules
 
 import (
-	"sort"
+	"maps"
+	"slices"
 
 	"cel.dev/cel-go/cel"
 	"gopkg.in/yaml.v3"
@@ -37,8 +38,11 @@ type (
 		php    []alternative // and any of these, when there are both
 	}
 	alternative struct {
-		name string
+		name string // "" when it is the only one
 		prg  *program
+		at   mark // of its first line
+		// group is the number of its condition in the rule.
+		group int
 	}
 )
 
@@ -124,25 +128,18 @@ func (d *decoder) alternatives(n *yaml.Node, php bool, bound map[string]bool) []
 	one := func(name string, n *yaml.Node) alternative {
 		text := d.text(n, "a pattern")
 		p, bad := parsePattern(text, php)
-		lines := make([]int, 0, len(bad))
-		for i := range bad {
-			lines = append(lines, i)
-		}
-		sort.Ints(lines)
-		for _, i := range lines {
-			line, col := n.Line, n.Column
-			if n.Style&yaml.LiteralStyle != 0 {
-				line = n.Line + 1 + i
-				col = d.indent(line) + 1
-			}
-			d.at(line, col, codePattern, "%v", bad[i])
+		for _, i := range slices.Sorted(maps.Keys(bad)) {
+			at := d.lineOf(n, i)
+			d.at(at.line, at.col, codePattern, "%v", bad[i])
 		}
 		for i := range p.elements {
-			if as := p.elements[i].as; as != "" {
-				bound[as] = true
+			e := &p.elements[i]
+			e.at = d.lineOf(n, e.no-1)
+			if e.as != "" {
+				bound[e.as] = true
 			}
 		}
-		return alternative{name, compile(p)}
+		return alternative{name: name, prg: compile(p), at: d.lineOf(n, 0)}
 	}
 	if n.Kind == yaml.ScalarNode {
 		return []alternative{one("", n)}
@@ -152,9 +149,26 @@ func (d *decoder) alternatives(n *yaml.Node, php bool, bound map[string]bool) []
 		return nil
 	}
 	var out []alternative
-	d.pairs(n, func(k, v *yaml.Node) { out = append(out, one(k.Value, v)) })
+	d.pairs(n, func(k, v *yaml.Node) {
+		if !name.MatchString(k.Value) {
+			d.addf(k, codeValue, "%q can't be a name", k.Value)
+		}
+		out = append(out, one(k.Value, v))
+	})
 	if len(out) == 0 {
 		d.addf(n, codeMissing, "no pattern")
 	}
 	return out
+}
+
+// lineOf finds line i (from 0) of a text in the file.
+func (d *decoder) lineOf(n *yaml.Node, i int) mark {
+	switch {
+	case n.Style&yaml.LiteralStyle != 0:
+		line := n.Line + 1 + i
+		return mark{line, d.indent(line) + 1}
+	case n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0:
+		return mark{n.Line, n.Column + 1}
+	}
+	return mark{n.Line, n.Column}
 }

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"regexp"
 	"sort"
 	"strconv"
 	"strings"
@@ -20,6 +21,9 @@ type decoder struct {
 	file     string
 	lines    []string
 	problems []Problem
+	// keys are the keys that each kind of mapping knows, for the test that
+	// holds the JSON Schema to them.
+	keys map[string][]string
 }
 
 func (d *decoder) addf(n *yaml.Node, code, format string, args ...any) {
@@ -73,29 +77,32 @@ func (d *decoder) document(b []byte) *yaml.Node {
 		d.addf(&doc, codeYAML, "the file is not a mapping")
 		return nil
 	}
-	if !d.acceptable(doc.Content[0], 0) {
+	if d.acceptable(doc.Content[0], 0); len(d.problems) > 0 {
 		return nil
 	}
 	return doc.Content[0]
 }
 
-// acceptable refuses what makes YAML treacherous: anchors, aliases, own tags
-// and endless nesting.
-func (d *decoder) acceptable(n *yaml.Node, depth int) bool {
+// acceptable refuses what makes YAML treacherous: anchors, aliases, tags, merge
+// keys and endless nesting.
+func (d *decoder) acceptable(n *yaml.Node, depth int) {
 	switch {
 	case depth > maxDepth:
 		d.addf(n, codeYAML, "nested deeper than %d levels", maxDepth)
-		return false
+		return
 	case n.Kind == yaml.AliasNode || n.Anchor != "":
 		d.addf(n, codeYAML, "anchors and aliases are not accepted")
-		return false
+	case n.Style&yaml.TaggedStyle != 0:
+		d.addf(n, codeYAML, "tags such as %s are not accepted; put a text in quotes", n.Tag)
+	case n.Tag == "!!merge":
+		d.addf(n, codeYAML, "merge keys are not accepted")
+	}
+	if n.Kind == yaml.AliasNode {
+		return
 	}
 	for _, c := range n.Content {
-		if !d.acceptable(c, depth+1) {
-			return false
-		}
+		d.acceptable(c, depth+1)
 	}
-	return true
 }
 
 // fields maps keys to what reads their values.
@@ -112,6 +119,10 @@ func (d *decoder) mapping(n *yaml.Node, what string, f fields, required ...strin
 		known = append(known, k)
 	}
 	sort.Strings(known)
+	if d.keys == nil {
+		d.keys = make(map[string][]string)
+	}
+	d.keys[what] = known
 	seen := d.pairs(n, func(k, v *yaml.Node) {
 		read, ok := f[k.Value]
 		if !ok {
@@ -136,6 +147,12 @@ func (d *decoder) pairs(n *yaml.Node, visit func(k, v *yaml.Node)) map[string]bo
 			d.addf(k, codeType, "a key is a word")
 			continue
 		}
+		// No known key is a trap, but names that the author chose can be. A
+		// single letter is one in YAML 1.1's text only: no reader is known
+		// to take n for false.
+		if trap := plainTrap(k); trap != "" && len(k.Value) > 1 {
+			d.addf(k, codeType, "other YAML readers take the key %s for %s; put it in quotes", k.Value, trap)
+		}
 		if seen[k.Value] {
 			d.addf(k, codeDuplicate, "key %q stands here twice", k.Value)
 			continue
@@ -157,27 +174,37 @@ func (d *decoder) text(n *yaml.Node, what string) string {
 		d.addf(n, codeType, "%s: YAML reads %s as %s; put it in quotes", what, n.Value, strings.TrimPrefix(n.Tag, "!!"))
 		return ""
 	}
-	if plainTrap(n) {
-		d.addf(n, codeType, "%s: other YAML readers take %s for a truth value; put it in quotes", what, n.Value)
+	if trap := plainTrap(n); trap != "" {
+		d.addf(n, codeType, "%s: other YAML readers take %s for %s; put it in quotes", what, n.Value, trap)
 	}
 	return n.Value
 }
 
-// plainTrap recognises unquoted words that are booleans in YAML 1.1.
-func plainTrap(n *yaml.Node) bool {
+// sexagesimal is a number of base 60 in YAML 1.1: 12:30 is 750 there.
+var sexagesimal = regexp.MustCompile(`^[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?$`)
+
+// plainTrap recognises unquoted words that are no text in YAML 1.1, and says
+// what they are.
+func plainTrap(n *yaml.Node) string {
 	if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
-		return false
+		return ""
 	}
 	switch strings.ToLower(n.Value) {
 	case "yes", "no", "on", "off", "y", "n":
-		return true
+		return "a truth value"
 	}
-	return false
+	if sexagesimal.MatchString(n.Value) {
+		return "a number of base 60"
+	}
+	return ""
 }
+
+// leadingZero finds numbers that are octal to some YAML readers.
+var leadingZero = regexp.MustCompile(`^[-+]?0[0-9]`)
 
 func (d *decoder) number(n *yaml.Node, what string) float64 {
 	v, err := strconv.ParseFloat(n.Value, 64)
-	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" && n.Tag != "!!float" || err != nil || v != v {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" && n.Tag != "!!float" || err != nil || v != v || leadingZero.MatchString(n.Value) {
 		d.addf(n, codeType, "%s is a number", what)
 		return 0
 	}
@@ -186,7 +213,7 @@ func (d *decoder) number(n *yaml.Node, what string) float64 {
 
 func (d *decoder) integer(n *yaml.Node, what string) int {
 	v, err := strconv.Atoi(n.Value)
-	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || err != nil {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || err != nil || leadingZero.MatchString(n.Value) {
 		d.addf(n, codeType, "%s is a whole number", what)
 		return 0
 	}

@@ -7,7 +7,7 @@
 // problem of every file with its position, and a rule with a problem never
 // takes another one down. Matching takes time linear in frames times pattern
 // length, whatever the input. Evaluation is pure: no I/O, no clock but
-// Options.Now, so a Set may be used by several goroutines.
+// Options.Now, so a Set may be used by several goroutines. (Bench reads the clock.)
 //
 // Hazard: stacks, names and arguments come from the observed process, which may
 // be hostile, and messages repeat them. Nothing here escapes text for a terminal.
@@ -34,5 +34,15 @@
 //
 // in which user and internal tell whether the function is written in PHP or C.
 // Of several places where a pattern matches, the one nearest to the leaf
-// counts, and of several ways there the one with the fewest unknown frames.
+// counts, and of several ways there the one with the fewest unknown frames. On
+// a stack that was not read to its root a pattern is undetermined that wants
+// the root, or that is in the middle of a match where the stack breaks off.
+//
+// # Speed
+//
+// Evaluate turns the names of all frames into numbers once (corpus), proposes
+// to each distinct stack the patterns whose rarest required name it has
+// (search), and runs those with all their states in one word. What a match
+// took (captures, unknown frames) is found out for matches alone. Set.Bench
+// measures it against trying everything.
 package rules

@@ -36,7 +36,8 @@ type Finding struct {
 	Explain    string
 	Fix        string
 	Refs       []string
-	Site       *Site // the capture called site; nil when there is none
+	Labels     map[string]string // the rule's; not to be changed
+	Site       *Site             // the capture called site; nil when there is none
 	// Captures are the frames that the rule's as= captured: of each, the place
 	// that most events agree on. Native frames have no class.
 	Captures map[string]Site
@@ -84,16 +85,13 @@ type evaluation struct {
 	vars map[string]any
 	res  *Result
 	held []*condition // the stack conditions that made it match
-	// sights are the stacks as rules look at them, shared by all rules.
-	sights []*sight
+	// What all rules share: the stacks as numbers, and the patterns that
+	// match them, by FrameKind.
+	c      *corpus
+	search [2]*search
 }
 
-func (x *evaluation) sight(stack int) *sight {
-	if x.sights[stack] == nil {
-		x.sights[stack] = look(&x.o.Stacks[stack])
-	}
-	return x.sights[stack]
-}
+func (x *evaluation) sight(stack int) *sight { return look(&x.o.Stacks[stack]) }
 
 // Validate reports whether an observation is consistent.
 func (o *Observation) Validate() error {
@@ -110,11 +108,11 @@ func (s *Set) Evaluate(o *Observation, opt Options) (Report, error) {
 	if err := o.Validate(); err != nil {
 		return Report{}, err
 	}
-	vars, sights := collect(o), make([]*sight, len(o.Stacks))
+	shared := s.evaluation(o)
 	var rep Report
 	for _, r := range s.rules {
-		res := Result{Rule: r}
-		x := &evaluation{o: o, vars: vars, res: &res, sights: sights}
+		res, x := Result{Rule: r}, *shared
+		x.res = &res
 		x.run(r, opt)
 		rep.Results = append(rep.Results, res)
 	}
@@ -132,6 +130,47 @@ func (s *Set) Evaluate(o *Observation, opt Options) (Report, error) {
 		return a.Confidence > b.Confidence
 	})
 	return rep, nil
+}
+
+// evaluation is what all rules share of one observation.
+func (s *Set) evaluation(o *Observation) *evaluation {
+	x := &evaluation{o: o, vars: collect(o), c: intern(o), res: &Result{}}
+	x.match(s.compiled(), s.rules)
+	return x
+}
+
+// compiled is made when it is first needed, and then kept.
+func (s *Set) compiled() *matcher {
+	s.once.Do(func() { s.matcher = newMatcher(s.rules) })
+	return s.matcher
+}
+
+// match runs the patterns of the rules that are for this target.
+func (x *evaluation) match(m *matcher, rules []*Rule) {
+	wanted := make(map[*program]bool)
+	for _, r := range rules {
+		if ok, _ := r.applies.to(&x.o.Target); !ok || r.match == nil {
+			continue
+		}
+		r.match.walk(func(n node) {
+			s, ok := n.(*seenNode)
+			if !ok {
+				return
+			}
+			// PHP patterns are tried where the native ones match.
+			alts := s.native
+			if len(alts) == 0 {
+				alts = s.php
+			}
+			for i := range alts {
+				wanted[alts[i].prg] = true
+			}
+		})
+	}
+	for k := range x.search {
+		x.search[k] = newSearch(m, x.c, FrameKind(k), func(g *program) bool { return wanted[g] })
+		x.search[k].run()
+	}
 }
 
 func rank(s Severity) int {
@@ -201,19 +240,20 @@ func (x *evaluation) run(r *Rule, opt Options) {
 func (x *evaluation) find(r *Rule) {
 	f := &Finding{
 		Rule: r.ID, Revision: r.Revision, Severity: r.Severity, Kind: r.Kind,
-		Title: r.Title, Explain: r.Explain, Fix: r.Fix, Refs: r.Refs,
+		Title: r.Title, Explain: r.Explain, Fix: r.Fix, Refs: r.Refs, Labels: r.Labels,
 	}
 	x.res.Finding = f
-	x.res.Via = x.via()
+	votes := x.votes()
+	x.res.Via = via(votes)
 	if len(x.held) > 0 {
 		// The first stack condition is the one that a rule is about.
-		f.Matched, f.Of = len(x.held[0].matched), x.held[0].of
+		f.Matched, f.Of = x.held[0].matched, x.held[0].of
 	}
-	f.Captures = x.elect()
+	f.Captures = elect(votes)
 	if s, ok := f.Captures["site"]; ok {
 		f.Site = &s
 	}
-	f.Confidence = r.confidence(x.vars, x.unknowns())
+	f.Confidence = r.confidence(x.vars, unknowns(votes))
 	f.Evidence = r.evidence(x.vars, f)
 	vals := make(map[string]any, len(f.Captures)+len(r.bind))
 	for name, s := range f.Captures {
@@ -246,74 +286,9 @@ func (s Site) text() string {
 	return fmt.Sprintf("%s:%d", s.File, s.Line)
 }
 
-// each visits the events that match, with how they do.
-func (x *evaluation) each(visit func(s *Stack, h hit)) {
-	for _, c := range x.held {
-		for _, i := range c.matched {
-			at := x.o.Events[i].Stack
-			visit(&x.o.Stacks[at], c.hits[at])
-		}
-	}
-}
-
-// elect finds, for each capture, the place that most events captured.
-func (x *evaluation) elect() map[string]Site {
-	votes := make(map[string]map[Site]int)
-	x.each(func(s *Stack, h hit) {
-		for name, i := range h.captures {
-			if votes[name] == nil {
-				votes[name] = make(map[Site]int)
-			}
-			fr := &s.Frames[i]
-			votes[name][Site{fr.Name, fr.Class, fr.File, fr.Line}]++
-		}
-	})
-	elected := make(map[string]Site, len(votes))
-	for name, v := range votes {
-		most := 0
-		for s, n := range v {
-			if n > most || n == most && s.less(elected[name]) {
-				elected[name], most = s, n
-			}
-		}
-	}
-	return elected
-}
-
 func (s Site) less(o Site) bool {
 	return cmp.Or(cmp.Compare(s.File, o.File), cmp.Compare(s.Line, o.Line),
 		cmp.Compare(s.Class, o.Class), cmp.Compare(s.Function, o.Function)) < 0
-}
-
-// via is the alternative that most events matched by.
-func (x *evaluation) via() string {
-	count := make(map[string]int)
-	x.each(func(_ *Stack, h hit) {
-		if h.via != "" {
-			count[h.via]++
-		}
-	})
-	best := ""
-	for v, n := range count {
-		if n > count[best] || n == count[best] && v < best {
-			best = v
-		}
-	}
-	return best
-}
-
-// unknowns is the mean number of unknown frames that stood in for a name, of
-// the condition with most of them.
-func (x *evaluation) unknowns() float64 {
-	most := 0.0
-	for _, c := range x.held {
-		sum := 0
-		for _, i := range c.matched {
-			sum += c.hits[x.o.Events[i].Stack].unknowns
-		}
-		most = max(most, float64(sum)/float64(len(c.matched)))
-	}
-	return most
 }
 
 func (r *Rule) confidence(vars map[string]any, unknowns float64) float64 {

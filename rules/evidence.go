@@ -23,6 +23,7 @@ var evidence = map[string]struct {
 	"chain.end_bytes":   {cel.IntType, "attach with breakpoints on mmap and mremap, and a call that tells the block's whole size"},
 	"chain.size_known":  {cel.BoolType, "attach with breakpoints on mmap and mremap"},
 	"chain.quadratic":   {cel.BoolType, "attach with breakpoints on mmap and mremap"},
+	"chain.blocks":      {cel.IntType, "attach with breakpoints on mmap and mremap"},
 	"chain.symbol":      {cel.StringType, "attach with breakpoints on mmap and mremap"},
 
 	"rate.stops_per_s":   {cel.DoubleType, "attach with breakpoints"},
@@ -36,9 +37,13 @@ var evidence = map[string]struct {
 	"proc.syscall":      {cel.IntType, "a live process and root"},
 	"proc.threads":      {cel.IntType, "a live process"},
 	"proc.age_s":        {cel.DoubleType, "a live process"},
+	"proc.tracer_pid":   {cel.IntType, "a live process"},
+
+	"proc.read_bytes_per_s": {cel.DoubleType, "attach observes for a while and is root; dump does not"},
 
 	"stack.unchanged_s":      {cel.DoubleType, "attach takes samples; dump takes one"},
-	"stack.same_call_s":      {cel.DoubleType, "not collected by this version"},
+	"stack.same_call_s":      {cel.DoubleType, "attach takes several samples, of PHP 7 or later"},
+	"stack.arg_bytes":        {cel.IntType, "attach takes samples; one in an internal function of PHP"},
 	"stack.depth":            {cel.IntType, "any stack"},
 	"stack.php_depth":        {cel.IntType, "any stack with PHP frames"},
 	"stack.php_depth_growth": {cel.IntType, "attach takes several stacks; dump takes one"},
@@ -58,6 +63,9 @@ var evidence = map[string]struct {
 	"php.memory_limit": {cel.IntType, "a memory_limit other than -1"},
 
 	"php.request_age_s": {cel.DoubleType, "a request in progress"},
+
+	"hash.keys":          {cel.IntType, "attach takes samples; a large array at hand while one finds it at work"},
+	"hash.keys_per_slot": {cel.DoubleType, "attach takes samples; a large array at hand while one finds it at work"},
 
 	"php.gc_runs":             {cel.IntType, "a PHP process"},
 	"php.gc_collected":        {cel.IntType, "a PHP process"},
@@ -139,10 +147,11 @@ func collect(o *Observation) map[string]any {
 			break
 		}
 	}
-	if watches(o, "mmap") || watches(o, "mremap") {
+	stops, samples := count(o)
+	// A pasted stack or two show no growth, and no lack of it.
+	if (watches(o, "mmap") || watches(o, "mremap")) && (o.Duration > 0 || stops >= fewStops) {
 		collectChain(DeriveChain(o.Events), vars)
 	}
-	stops, samples := count(o)
 	if s := o.Duration.Seconds(); s > 0 {
 		if len(o.Watched) > 0 {
 			vars["rate.stops_per_s"] = float64(stops) / s
@@ -153,9 +162,13 @@ func collect(o *Observation) map[string]any {
 	return vars
 }
 
+// fewStops are as many as tell of growth when nobody says how long they took.
+const fewStops = 8
+
 func collectChain(c Chain, vars map[string]any) {
 	vars["chain.steps"], vars["chain.monotonic"] = int64(c.Steps), c.Monotonic
 	vars["chain.quadratic"], vars["chain.symbol"] = c.Quadratic, c.Symbol
+	vars["chain.blocks"] = int64(c.Blocks)
 	vars["chain.grown_bytes"], vars["chain.size_known"] = int64(c.GrownBytes), c.SizeKnown
 	// Without a step there is no block, and its size is 0 rather than unknown.
 	if c.SizeKnown || c.Steps == 0 {
@@ -277,6 +290,19 @@ func describeMissing(names []string) []string {
 			seen[n] = true
 			out = append(out, missing(n))
 		}
+	}
+	return out
+}
+
+// Known is a name that expressions know.
+type Known struct{ Name, Type, How string }
+
+// KnownEvidence lists the names that expressions know, with their types in CEL and
+// how the evidence is collected.
+func KnownEvidence() []Known {
+	var out []Known
+	for _, n := range evidenceNames() {
+		out = append(out, Known{n, evidence[n].typ.String(), evidence[n].how})
 	}
 	return out
 }

@@ -3,6 +3,7 @@ package rules_test
 import (
 	"fmt"
 	"testing/fstest"
+	"time"
 
 	"github.com/phpwhy/phpwhy/rules"
 )
@@ -33,7 +34,8 @@ func Example() {
 		fmt.Println(p)
 	}
 	o := &rules.Observation{
-		Watched: []string{"mremap"},
+		Watched:  []string{"mremap"},
+		Duration: time.Second,
 		Stacks: []rules.Stack{{Frames: []rules.Frame{
 			{Name: "mremap", Module: "libc.so.6"},
 			{Module: "php8.2"}, // a static function of a stripped binary

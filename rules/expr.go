@@ -110,7 +110,7 @@ func knownSpace(name string) bool {
 			return true
 		}
 	}
-	return nearest(space, []string{"chain", "proc", "stack", "rate", "event", "php", "pool", "lock", "fd"}) != ""
+	return nearest(space, []string{"chain", "proc", "stack", "rate", "event", "php", "pool", "lock", "fd", "hash"}) != ""
 }
 
 // errUnknown says which evidence an expression lacked.

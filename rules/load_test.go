@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -90,6 +91,58 @@ func TestARuleWithAProblemTakesNoOtherDown(t *testing.T) {
 	// again.yml comes first, so that good.yaml is the duplicate.
 	if want := "E002 E010 E010 E003 "; codes != want {
 		t.Errorf("problems %s, want %s: %v", codes, want, ps)
+	}
+}
+
+func TestARuleOverridesAnotherOfItsIDOnlyByNamingItsRevision(t *testing.T) {
+	file := func(id, head string) *fstest.MapFile {
+		return &fstest.MapFile{Data: fmt.Appendf(nil, minimal, id, head)}
+	}
+	base := Source{fstest.MapFS{"x.yaml": file("a.x", "revision: 3"), "y.yaml": file("a.y", "supersedes: [a.z]")}, "builtin"}
+	for _, c := range []struct {
+		name, head, want string // want: the problem
+		from             string // the source of a.x in force
+	}{
+		{"by its revision", "overrides: a.x@3", "", "own"},
+		{"without overrides", "", "own/x.yaml:2:5 E003 rule a.x is already defined in builtin/x.yaml; to replace it, say overrides: a.x@3", "builtin"},
+		{"of an older revision", "overrides: a.x@2", "own/x.yaml:7:12 E011 it overrides a.x@2, but builtin/x.yaml has revision 3: compare the two and say a.x@3", "builtin"},
+		{"into a circle", "overrides: a.x@3\nsupersedes: [a.x]", "own/x.yaml:8:13 E010 a.x supersedes itself in a circle: a.x, a.x", "builtin"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, ps := LoadSources(base, Source{fstest.MapFS{"x.yaml": file("a.x", c.head)}, "own"})
+			got := ""
+			for _, p := range ps {
+				got += p.String()
+			}
+			if got != c.want || s.Rule("a.x") == nil || s.Rule("a.x").Source != c.from || s.Rule("a.y") == nil {
+				t.Errorf("problems %q, rules %v", got, s.byID)
+			}
+			if r := s.Rule("a.x").Replaces(); (r != nil) != (c.want == "") {
+				t.Errorf("replaces %v", r)
+			}
+		})
+	}
+	if s, ps := LoadSources(Source{fstest.MapFS{"x.yaml": file("a.x", "overrides: a.x@3")}, "own"}); len(ps) > 0 || s.Rule("a.x") == nil {
+		t.Errorf("overriding what is not loaded: %v", ps)
+	}
+}
+
+func TestACircleTakesTheRulesOfTheLastSource(t *testing.T) {
+	s, ps := LoadSources(
+		Source{fstest.MapFS{"x.yaml": {Data: fmt.Appendf(nil, minimal, "a.x", "supersedes: [own.z]")}}, "builtin"},
+		Source{fstest.MapFS{"z.yaml": {Data: fmt.Appendf(nil, minimal, "own.z", "supersedes: [a.x]")}}, "own"})
+	if len(ps) != 1 || ps[0].String() != "own/z.yaml:7:13 E010 own.z supersedes itself in a circle: own.z, a.x, own.z" || s.Rule("a.x") == nil || s.Rule("own.z") != nil {
+		t.Errorf("%v", ps)
+	}
+}
+
+func TestWhatIsNoRegularFileIsNotOpened(t *testing.T) {
+	dir := t.TempDir()
+	if err := exec.Command("mkfifo", filepath.Join(dir, "x.yaml")).Run(); err != nil {
+		t.Fatal(err)
+	}
+	if _, ps := LoadSources(Source{os.DirFS(dir), "own"}); len(ps) != 1 || ps[0].String() != "own/x.yaml:1:1 E001 x.yaml is no regular file" {
+		t.Errorf("%v", ps)
 	}
 }
 

@@ -29,9 +29,9 @@ type outcome struct {
 // condition is a stack condition that was evaluated.
 type condition struct {
 	n       *seenNode
-	hits    map[int]hit // by stack
-	matched []int       // events, in order
-	of      int         // events that were looked at
+	stacks  []int32 // that match, ascending
+	matched int     // events
+	of      int     // events that were looked at
 }
 
 // join adds the grounds of a part that has the same verdict as the whole.
@@ -96,41 +96,23 @@ func (n *exprNode) eval(x *evaluation) outcome {
 	return outcome{verdict: NoMatch}
 }
 
-// hit is how a condition fared on one distinct stack.
+// hit is how a condition matches one distinct stack.
 type hit struct {
-	ok bool
-	// lacks is what the stack would need to match: its end, or PHP frames.
-	// "" when it matches, and when nothing would help.
-	lacks    string
+	ok       bool
 	unknowns int
 	via      string
 	captures map[string]int // name to the frame's index
 }
 
-// on matches one stack.
+// on matches one stack, and keeps what it took.
 func (n *seenNode) on(s *sight) hit {
 	var h hit
-	h.ok = h.best(n.native, s, Native, false) && h.best(n.php, s, PHP, false)
-	if h.ok {
-		return h
-	}
-	var open hit
-	switch {
-	case s.Truncated && open.best(n.native, s, Native, true) && open.best(n.php, s, PHP, true):
-		h.lacks = wholeStacks
-	case s.lacksPHP() && open.best(n.native, s, Native, s.Truncated):
-		h.lacks = phpFrames
-	}
+	h.ok = h.best(n.native, s, Native) && h.best(n.php, s, PHP)
 	return h
 }
 
-// lacksPHP reports whether PHP's interpreter was at work and its frames were
-// not collected, as in a backtrace from gdb.
-func (s *sight) lacksPHP() bool { return len(s.views[PHP]) == 0 && s.names["execute_ex"] }
-
-// best takes the alternative with the fewest unknown frames. With open, frames
-// beyond the last are taken to be possible.
-func (h *hit) best(alts []alternative, s *sight, kind FrameKind, open bool) bool {
+// best takes the alternative with the fewest unknown frames.
+func (h *hit) best(alts []alternative, s *sight, kind FrameKind) bool {
 	if len(alts) == 0 {
 		return true
 	}
@@ -138,10 +120,10 @@ func (h *hit) best(alts []alternative, s *sight, kind FrameKind, open bool) bool
 	via, found := "", false
 	for _, a := range alts {
 		// The root of a truncated stack is nowhere to be seen.
-		if a.prg.root && s.Truncated && !open || !a.prg.possible(s) {
+		if a.prg.root && s.Truncated {
 			continue
 		}
-		m, ok := a.prg.run(s.Frames, s.views[kind], open)
+		m, ok := a.prg.run(s.Frames, s.views[kind])
 		if ok && (!found || m.unknowns < best.unknowns) {
 			best, via, found = m, a.name, true
 		}
@@ -159,45 +141,128 @@ func (h *hit) best(alts []alternative, s *sight, kind FrameKind, open bool) bool
 	return found
 }
 
-// about reports whether the condition looks at an event.
-func (n *seenNode) about(ev *Event) bool {
-	return n.in == inAny || n.in == inStops && ev.Kind == Stop || n.in == inSamples && ev.Kind == Sample
+// weight is how many events with a stack the condition looks at.
+func (n *seenNode) weight(c *corpus, stack int) int {
+	switch n.in {
+	case inStops:
+		return c.stops[stack]
+	case inSamples:
+		return c.samples[stack]
+	}
+	return c.stops[stack] + c.samples[stack]
+}
+
+// total is how many events the condition looks at.
+func (n *seenNode) total(c *corpus) int {
+	switch n.in {
+	case inStops:
+		return c.allStops
+	case inSamples:
+		return c.allSamples
+	}
+	return c.allStops + c.allSamples
+}
+
+// look finds the stacks that match.
+func (n *seenNode) look(x *evaluation) *condition {
+	c := &condition{n: n, of: n.total(x.c)}
+	var stacks []int32
+	if len(n.native) == 0 {
+		stacks = x.search[PHP].union(n.php)
+	} else {
+		stacks = x.search[Native].union(n.native)
+	}
+	for _, s := range stacks {
+		w := n.weight(x.c, int(s))
+		if w == 0 || len(n.native) > 0 && len(n.php) > 0 && !x.search[PHP].any(n.php, int(s)) {
+			continue
+		}
+		c.stacks = append(c.stacks, s)
+		c.matched += w
+	}
+	return c
+}
+
+// union lists the stacks that some alternative matches.
+func (s *search) union(alts []alternative) []int32 {
+	if len(alts) == 1 {
+		return s.hits[s.m.at[alts[0].prg]]
+	}
+	var out []int32
+	for i := range alts {
+		out = append(out, s.hits[s.m.at[alts[i].prg]]...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// any reports whether some alternative matches one stack.
+func (s *search) any(alts []alternative, stack int) bool {
+	seq := s.lane.of(stack)
+	return slices.ContainsFunc(alts, func(a alternative) bool { return s.match(s.m.at[a.prg], stack, seq) })
 }
 
 func (n *seenNode) eval(x *evaluation) outcome {
-	c := &condition{n: n, hits: make(map[int]hit)}
-	lacks := make(map[string]int)
-	maybe := 0
-	for i := range x.o.Events {
-		ev := &x.o.Events[i]
-		if !n.about(ev) {
-			continue
-		}
-		c.of++
-		h, seen := c.hits[ev.Stack]
-		if !seen {
-			h = n.on(x.sight(ev.Stack))
-			c.hits[ev.Stack] = h
-		}
-		switch {
-		case h.ok:
-			c.matched = append(c.matched, i)
-		case h.lacks != "":
-			lacks[h.lacks]++
-			maybe++
-		}
-	}
+	c := n.look(x)
 	switch {
 	case c.of == 0 && n.in == inStops && len(x.o.Watched) > 0:
 		return outcome{verdict: NoMatch} // it was watched for and did not happen
 	case c.of == 0:
 		return outcome{verdict: Undetermined, missing: []string{n.in}}
-	case n.enough(len(c.matched), c.of):
+	case n.enough(c.matched, c.of):
 		return outcome{verdict: Match, held: []*condition{c}}
-	case n.enough(len(c.matched)+maybe, c.of):
+	}
+	lacks, maybe := n.lacks(x, c)
+	if n.enough(c.matched+maybe, c.of) {
 		return outcome{verdict: Undetermined, missing: slices.Sorted(maps.Keys(lacks))}
 	}
 	return outcome{verdict: NoMatch}
+}
+
+// lacks counts the events whose stacks do not match and could with what was
+// not collected: frames beyond the last, or PHP frames.
+func (n *seenNode) lacks(x *evaluation, c *condition) (lacks map[string]bool, events int) {
+	lacks = make(map[string]bool)
+	open := func(i int) bool {
+		s := x.sight(i)
+		return s.Truncated && couldAll(n.native, s, Native, true) && couldAll(n.php, s, PHP, true)
+	}
+	try := func(stacks []int, what string, could func(i int) bool) {
+		for _, i := range stacks {
+			w := n.weight(x.c, i)
+			if w == 0 || slicesHas(c.stacks, int32(i)) || !could(i) {
+				continue
+			}
+			lacks[what] = true
+			events += w
+		}
+	}
+	try(x.c.open, wholeStacks, open)
+	if len(n.php) > 0 {
+		try(x.c.dark, phpFrames, func(i int) bool {
+			s := x.sight(i)
+			return !open(i) && couldAll(n.native, s, Native, s.Truncated)
+		})
+	}
+	return lacks, events
+}
+
+func slicesHas(sorted []int32, v int32) bool {
+	_, ok := slices.BinarySearch(sorted, v)
+	return ok
+}
+
+// couldAll reports whether some alternative matches, or with open could match
+// if the stack went on.
+func couldAll(alts []alternative, s *sight, kind FrameKind, open bool) bool {
+	return len(alts) == 0 || slices.ContainsFunc(alts, func(a alternative) bool {
+		if !a.prg.root || !s.Truncated {
+			if _, ok := a.prg.run(s.Frames, s.views[kind]); ok {
+				return true
+			}
+		}
+		return open && a.prg.maybe(s.Frames, s.views[kind])
+	})
 }
 
 // enough applies the quorum: without a share, one event is enough.

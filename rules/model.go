@@ -33,7 +33,7 @@ func (f *Frame) Unresolved() bool { return f.Kind == Native && f.Name == "" }
 type Stack struct {
 	Frames []Frame
 	// Truncated is set when there are frames beyond the last that were not
-	// read. A pattern that wants the root is then undetermined.
+	// read. A pattern that they could complete is then undetermined.
 	Truncated bool
 }
 

@@ -22,23 +22,37 @@ type step struct {
 
 // program is a compiled pattern.
 type program struct {
+	p     *pattern
 	steps []step
 	leaf  bool
 	root  bool
 	php   bool
 	// needs lists groups of names: a stack that lacks all names of a group
-	// can't match.
+	// can't match. Those of PHP patterns are in lower case.
 	needs [][]string
+	bits  bitset
+}
+
+// bitset is a program whose states fit into one word: bit s is state s.
+type bitset struct {
+	ok       bool   // it fits
+	optional uint64 // states that can be passed
+	loop     uint64 // states that may take any number of frames
+	attrs    uint64 // states that look at more of a frame than its symbol
+	// other are the states that take a frame whose name no rule has. With
+	// globs it must be found out for each name.
+	other uint64
+	globs bool
 }
 
 func compile(p *pattern) *program {
-	g := &program{php: p.php}
+	g := &program{p: p, php: p.php}
 	for i := range p.elements {
 		e := &p.elements[i]
 		g.leaf = g.leaf || e.leaf
 		g.root = g.root || e.root
-		if e.min > 0 && !e.unk && !e.any && !e.php && len(e.globs) == 0 {
-			g.needs = append(g.needs, e.names)
+		if group := e.required(); group != nil {
+			g.needs = append(g.needs, group)
 		}
 		for range e.min {
 			g.steps = append(g.steps, step{e: e})
@@ -55,17 +69,49 @@ func compile(p *pattern) *program {
 			g.steps = append(g.steps, step{e: e, optional: true})
 		}
 	}
+	g.bits = g.bitset()
 	return g
 }
 
-// possible is a quick look at whether a stack has the names that are needed.
-func (g *program) possible(s *sight) bool {
-	for _, group := range g.needs {
-		if !slices.ContainsFunc(group, func(n string) bool { return s.names[n] }) {
-			return false
-		}
+// required are exact names of which a stack must have one for the line to
+// match; nil when it can match without.
+func (e *element) required() []string {
+	if e.min == 0 || e.unk || e.any || len(e.globs) > 0 || len(e.names) == 0 {
+		return nil
 	}
-	return true
+	if e.php && slices.ContainsFunc(e.names, isGlob) {
+		return nil
+	}
+	return e.names
+}
+
+func (g *program) bitset() bitset {
+	b := bitset{ok: len(g.steps) < 64}
+	if !b.ok {
+		return b
+	}
+	for s, st := range g.steps {
+		bit := uint64(1) << s
+		if st.optional {
+			b.optional |= bit
+		}
+		if st.loop {
+			b.loop |= bit
+		}
+		if st.e.looksCloser() {
+			b.attrs |= bit
+		}
+		if st.e.any || st.e.php && len(st.e.names) == 0 {
+			b.other |= bit
+		}
+		b.globs = b.globs || len(st.e.globs) > 0 || st.e.php
+	}
+	return b
+}
+
+// looksCloser reports whether a line looks at more of a frame than its symbol.
+func (e *element) looksCloser() bool {
+	return e.module != "" || e.file != "" || e.inlined == "only" || e.inlined == "never" || e.lineMin != 0 || e.lineMax != 0
 }
 
 // thread is the best way to have come to a state. One thread per state is all
@@ -98,9 +144,8 @@ func (t thread) better(o thread) bool {
 
 // run matches the program against the frames (indices into all) that it is
 // about, and returns the best match: the one nearest to the leaf, then the
-// one with the fewest unknown frames. With open, the stack goes on beyond its
-// last frame, so that nothing is known to be its root.
-func (g *program) run(all []Frame, view []int, open bool) (match, bool) {
+// one with the fewest unknown frames.
+func (g *program) run(all []Frame, view []int) (match, bool) {
 	n := len(g.steps)
 	both := make([]thread, 2*(n+1))
 	cur, next := both[:n+1], both[n+1:]
@@ -108,7 +153,7 @@ func (g *program) run(all []Frame, view []int, open bool) (match, bool) {
 	cur[0] = thread{alive: true}
 	for i, fi := range view {
 		g.pass(cur)
-		if cur[n].alive && (!g.root || open) && cur[n].better(best) {
+		if cur[n].alive && !g.root && cur[n].better(best) {
 			best = cur[n]
 		}
 		clear(next)
@@ -176,20 +221,64 @@ func (g *program) pass(set []thread) {
 	}
 }
 
+// maybe reports whether the program, which does not match these frames, could
+// match with more of them behind the last: it is in the middle of a match, or
+// wants the root, which is not among them.
+func (g *program) maybe(all []Frame, view []int) bool {
+	if len(view) == 0 || g.root && !g.leaf {
+		return true
+	}
+	n := len(g.steps)
+	cur, next := make([]bool, n+1), make([]bool, n+1)
+	for i, fi := range view {
+		if i == 0 || !g.leaf {
+			cur[0] = true
+		}
+		clear(next)
+		alive := false
+		for s := range n {
+			if !cur[s] {
+				continue
+			}
+			if g.steps[s].optional {
+				cur[s+1] = true
+			}
+			if ok, _ := g.steps[s].e.test(&all[fi]); ok {
+				next[s+1], alive = true, true
+				next[s] = next[s] || g.steps[s].loop
+			}
+		}
+		if !alive && (g.leaf || i == len(view)-1) {
+			return false
+		}
+		cur, next = next, cur
+	}
+	return true
+}
+
 // test reports whether a frame fits, and whether it did so unnamed.
 func (e *element) test(f *Frame) (ok, unknown bool) {
-	if e.php {
-		return e.testPHP(f), false
-	}
-	if e.module != "" && !glob(e.module, f.Module) ||
-		e.inlined == "only" && !f.Inlined || e.inlined == "never" && f.Inlined ||
-		e.file != "" && !glob(e.file, f.File) || !e.testLine(f.Line) {
+	if !e.testAttributes(f) {
 		return false, false
 	}
-	if e.any {
+	return e.testSymbol(f)
+}
+
+// testAttributes looks at where a frame is.
+func (e *element) testAttributes(f *Frame) bool {
+	return (e.module == "" || glob(e.module, f.Module)) &&
+		(e.inlined != "only" || f.Inlined) && (e.inlined != "never" || !f.Inlined) &&
+		(e.file == "" || glob(e.file, f.File)) && e.testLine(f.Line)
+}
+
+// testSymbol looks at what a frame is called.
+func (e *element) testSymbol(f *Frame) (ok, unknown bool) {
+	switch {
+	case e.php:
+		return e.testPHP(f), false
+	case e.any:
 		return true, false
-	}
-	if f.Name == "" {
+	case f.Name == "":
 		return e.unk && !isLibc(f.Module), true
 	}
 	return e.testName(f.Name), false
@@ -207,28 +296,47 @@ func (e *element) testLine(line int) bool {
 }
 
 func (e *element) testPHP(f *Frame) bool {
-	if e.internal && !f.Internal || e.user && f.Internal ||
-		e.file != "" && !glob(e.file, f.File) || !e.testLine(f.Line) {
+	if e.internal && !f.Internal || e.user && f.Internal {
 		return false
 	}
 	if len(e.names) == 0 {
 		return true
 	}
-	full := f.Name
-	if f.Class != "" {
-		full = f.Class + "::" + f.Name
-	}
+	plain, full := phpNames(f)
 	for _, n := range e.names {
-		// PHP compares function and class names without case.
-		subject := f.Name
+		subject := plain
 		if strings.Contains(n, "::") {
 			subject = full
 		}
-		if strings.EqualFold(n, subject) || isGlob(n) && glob(strings.ToLower(n), strings.ToLower(subject)) {
+		if n == subject || isGlob(n) && glob(n, subject) {
 			return true
 		}
 	}
 	return false
+}
+
+// phpNames are a function's name without and with its class. PHP compares
+// names without case, of ASCII letters alone.
+func phpNames(f *Frame) (plain, full string) {
+	plain = lower(f.Name)
+	if f.Class == "" {
+		return plain, plain
+	}
+	return plain, lower(f.Class) + "::" + plain
+}
+
+// lower turns ASCII capitals into small letters.
+func lower(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool { return 'A' <= r && r <= 'Z' }) < 0 {
+		return s
+	}
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
 }
 
 // glob matches a whole string against a pattern in which * stands for any
@@ -274,20 +382,16 @@ func view(frames []Frame, kind FrameKind) []int {
 	return out
 }
 
-// sight is what all rules look at of one stack, made once.
+// sight is a stack with its frames sorted by kind.
 type sight struct {
 	*Stack
-	views [2][]int        // by FrameKind
-	names map[string]bool // of the native frames
+	views [2][]int // by FrameKind
 }
 
 func look(s *Stack) *sight {
-	out := &sight{Stack: s, names: make(map[string]bool, len(s.Frames))}
+	out := &sight{Stack: s}
 	for k := range out.views {
 		out.views[k] = view(s.Frames, FrameKind(k))
-	}
-	for _, i := range out.views[Native] {
-		out.names[s.Frames[i].Name] = true
 	}
 	return out
 }

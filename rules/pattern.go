@@ -3,6 +3,7 @@ package rules
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,8 +23,8 @@ const (
 type element struct {
 	min, max   int // max unbounded: any number
 	leaf, root bool
-	unk        bool // an unresolved frame outside libc may stand in
-	names      []string
+	unk        bool     // an unresolved frame outside libc may stand in
+	names      []string // canonical; of PHP in lower case, and with globs among them
 	globs      []string // native names with * or ?
 	module     string
 	file       string
@@ -37,6 +38,18 @@ type element struct {
 	php      bool
 	internal bool
 	user     bool
+
+	// Where the line stands, for people.
+	no    int        // in its pattern's text, from 1
+	text  string     // as it is written
+	at    mark       // in the rule's file
+	words []spelling // the names and globs, as they are written
+}
+
+// spelling is a name or glob of a frame line.
+type spelling struct {
+	text string
+	off  int // in the line's text
 }
 
 // pattern is one alternative, leaf first.
@@ -63,6 +76,7 @@ func parsePattern(text string, php bool) (*pattern, map[int]error) {
 			bad[i] = err
 			continue
 		}
+		e.no, e.text = i+1, line
 		if e.leaf && len(p.elements) > 0 {
 			bad[i] = errors.New("leaf can only stand on the first line")
 		}
@@ -97,7 +111,7 @@ func (p *pattern) anchored() bool {
 }
 
 func parseLine(line string, php bool) (element, error) {
-	e := element{min: 1, max: 1, php: php}
+	e := element{min: 1, max: 1, php: php, text: line}
 	words := strings.Fields(line)
 	i := 0
 	next := func() string {
@@ -132,7 +146,9 @@ func parseLine(line string, php bool) (element, error) {
 		e.internal, e.user = w == "internal", w == "user"
 		i++
 		if n := next(); n != "" && !strings.Contains(n, "=") {
-			e.setPHPNames(n)
+			if err := e.setPHPNames(n); err != nil {
+				return e, err
+			}
 			i++
 		}
 	case strings.Contains(w, "="):
@@ -140,7 +156,9 @@ func parseLine(line string, php bool) (element, error) {
 			return e, fmt.Errorf("a name is missing before %s", w)
 		}
 	case php:
-		e.setPHPNames(w)
+		if err := e.setPHPNames(w); err != nil {
+			return e, err
+		}
 		i++
 	default:
 		if err := e.setNames(w); err != nil {
@@ -202,10 +220,13 @@ func checkRepeat(lo, hi int) error {
 }
 
 func (e *element) setNames(w string) error {
+	off := e.column(w)
 	for n := range strings.SplitSeq(w, "|") {
 		if n == "" {
 			return fmt.Errorf("empty name in %q", w)
 		}
+		e.words = append(e.words, spelling{n, off})
+		off += len(n) + 1
 		if isGlob(n) {
 			e.globs = append(e.globs, n)
 		} else {
@@ -216,12 +237,36 @@ func (e *element) setNames(w string) error {
 }
 
 // setPHPNames reads name, class::method, or alternatives of either.
-func (e *element) setPHPNames(w string) { e.names = strings.Split(w, "|") }
+func (e *element) setPHPNames(w string) error {
+	e.names = strings.Split(lower(w), "|")
+	if slices.Contains(e.names, "") {
+		return fmt.Errorf("empty name in %q", w)
+	}
+	return nil
+}
+
+// column finds a word of the line: the first of that spelling that stands alone.
+func (e *element) column(w string) int {
+	at := 0
+	for f := range strings.FieldsSeq(e.text) {
+		at += strings.Index(e.text[at:], f)
+		if f == w {
+			return at
+		}
+		at += len(f)
+	}
+	return 0
+}
 
 // attributes reads what follows the name.
 func (e element) attributes(words []string) (element, error) {
+	seen := make(map[string]bool)
 	for _, w := range words {
 		key, val, ok := strings.Cut(w, "=")
+		if seen[key] {
+			return e, fmt.Errorf("%s stands here twice", key)
+		}
+		seen[key] = true
 		if w == "unk" && !e.php {
 			e.unk = true
 			continue

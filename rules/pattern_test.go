@@ -93,7 +93,7 @@ func TestANativePatternSeesNativeFrames(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			fs := frames(c.stack)
-			m, ok := mustCompile(t, c.pattern, false).run(fs, view(fs, Native), false)
+			m, ok := mustCompile(t, c.pattern, false).run(fs, view(fs, Native))
 			got := "no"
 			if ok {
 				got = fmt.Sprint(m.unknowns)
@@ -132,7 +132,7 @@ func TestAPHPPatternSeesPHPFrames(t *testing.T) {
 					fs[i].File = "/srv/Report::build.php"
 				}
 			}
-			m, ok := mustCompile(t, c.pattern, true).run(fs, view(fs, PHP), false)
+			m, ok := mustCompile(t, c.pattern, true).run(fs, view(fs, PHP))
 			got := "no"
 			if i, captured := m.captures["x"]; ok && captured {
 				got = fs[i].Name
@@ -146,50 +146,90 @@ func TestAPHPPatternSeesPHPFrames(t *testing.T) {
 
 func TestTheMatchNearestToTheLeafIsTaken(t *testing.T) {
 	fs := frames("a x a b x a")
-	m, ok := mustCompile(t, "a as=one; 0-1 b; x as=two", false).run(fs, view(fs, Native), false)
+	m, ok := mustCompile(t, "a as=one; 0-1 b; x as=two", false).run(fs, view(fs, Native))
 	if !ok || m.captures["one"] != 0 || m.captures["two"] != 1 {
 		t.Errorf("%v %v", ok, m.captures)
 	}
 }
 
-// reference matches by trying everything, which is right and slow. It returns
-// the match with the least start, and of those the fewest unknowns.
-func reference(p *pattern, fs []Frame, open bool) (m match, ok bool) {
-	root := p.elements[len(p.elements)-1].root && !open
-	var from func(e, taken, at int) (int, bool)
-	from = func(e, taken, at int) (best int, found bool) {
-		better := func(u int, ok bool) {
-			if ok && (!found || u < best) {
-				best, found = u, true
-			}
+// naiveMaybe tries every way to take all frames from some start on, and more
+// than none.
+func naiveMaybe(p *pattern, fs []Frame) bool {
+	leaf, root := p.elements[0].leaf, p.elements[len(p.elements)-1].root
+	if len(fs) == 0 || root && !leaf {
+		return true
+	}
+	var from func(e, taken, at int) bool
+	from = func(e, taken, at int) bool {
+		if at == len(fs) {
+			return true
 		}
 		if e == len(p.elements) {
-			return 0, !root || at == len(fs)
+			return false
 		}
 		el := &p.elements[e]
-		if taken >= el.min {
-			better(from(e+1, 0, at))
+		if taken >= el.min && from(e+1, 0, at) {
+			return true
 		}
-		if at < len(fs) && (el.max == unbounded || taken < el.max) {
-			if ok, unk := el.test(&fs[at]); ok {
-				u, ok := from(e, taken+1, at+1)
-				if unk {
-					u++
-				}
-				better(u, ok)
+		if el.max == unbounded || taken < el.max {
+			if ok, _ := el.test(&fs[at]); ok {
+				return from(e, taken+1, at+1)
 			}
 		}
-		return best, found
+		return false
 	}
-	for start := 0; start <= len(fs); start++ {
-		if u, ok := from(0, 0, start); ok {
-			return match{start: start, unknowns: u}, true
+	for start := range fs {
+		if from(0, 0, start) {
+			return true
 		}
-		if p.elements[0].leaf {
-			break
+		if leaf {
+			return false
 		}
 	}
-	return match{}, false
+	return false
+}
+
+// agree compares every way to match a pattern with trying everything: the
+// automaton that keeps what it took, the one of bits with its index, and
+// whether more frames could make a match.
+func agree(t testing.TB, p *pattern, fs []Frame) (matched bool) {
+	t.Helper()
+	kind := Native
+	if p.php {
+		kind = PHP
+	}
+	best, want := naive(p, fs)
+	g := compile(p)
+	m, ok := g.run(fs, view(fs, kind))
+	if ok != want || m.start != best.start || m.unknowns != best.unknowns {
+		t.Fatalf("%s on %v: %v %+v, want %v %+v", p, names(fs), ok, m, want, best)
+	}
+	// The stack before makes for a neighbour.
+	o := &Observation{Stacks: []Stack{{Frames: fs}, {}, {Frames: fs}}}
+	s := newSearch(newMatcher([]*Rule{{alts: []*alternative{{prg: g}}}}), intern(o), kind, func(*program) bool { return true })
+	s.run()
+	if _, empty := naive(p, nil); slices.Contains(s.hits[0], 0) != want || slices.Contains(s.hits[0], 2) != want || slices.Contains(s.hits[0], 1) != empty {
+		t.Fatalf("%s on %v: hits %v, want %v", p, names(fs), s.hits[0], want)
+	}
+	if got, want := g.maybe(fs, view(fs, kind)), naiveMaybe(p, fs); got != want {
+		t.Fatalf("%s on %v: maybe %v, want %v", p, names(fs), got, want)
+	}
+	return want
+}
+
+func (p *pattern) String() string {
+	var lines []string
+	for i := range p.elements {
+		lines = append(lines, p.elements[i].text)
+	}
+	return fmt.Sprintf("%q", lines)
+}
+
+func names(fs []Frame) (out []string) {
+	for i := range fs {
+		out = append(out, describe(fs[i]))
+	}
+	return out
 }
 
 // TestTheAutomatonAgreesWithTryingEverything compares both on random patterns
@@ -210,7 +250,7 @@ func TestTheAutomatonAgreesWithTryingEverything(t *testing.T) {
 				anchor = "root "
 			}
 			lines = append(lines, anchor+pick("", "", "opt ", "0-2 ", "1-3 ", "1-* ", "0-* ")+
-				pick("a", "b", "a|b", "*", "c", "any mod=php*")+pick("", "", " unk"))
+				pick("a", "b", "a|b", "*", "c", "c*", "any mod=php*", "a mod=php*", "c inl=never")+pick("", "", " unk"))
 		}
 		var stack []string
 		for range rnd.IntN(7) {
@@ -220,14 +260,8 @@ func TestTheAutomatonAgreesWithTryingEverything(t *testing.T) {
 		if len(bad) > 0 {
 			continue
 		}
-		fs, open := frames(strings.Join(stack, " ")), rnd.IntN(4) == 0
-		m, ok := compile(p).run(fs, view(fs, Native), open)
-		best, want := reference(p, fs, open)
-		if ok {
+		if agree(t, p, frames(strings.Join(stack, " "))) {
 			matched++
-		}
-		if ok != want || m.start != best.start || m.unknowns != best.unknowns {
-			t.Fatalf("%q on %q (open %v): %v %+v, want %v %+v", lines, stack, open, ok, m, want, best)
 		}
 	}
 	if matched < cases/10 {
@@ -235,16 +269,17 @@ func TestTheAutomatonAgreesWithTryingEverything(t *testing.T) {
 	}
 }
 
-// FuzzMatch compares the automaton with the reference on small patterns.
+// FuzzMatch compares the automatons with trying everything on small patterns.
 func FuzzMatch(f *testing.F) {
 	f.Add("leaf a\n0-2 b unk\nc", "a b ? c", false)
-	f.Add("opt a\n1-* b\nroot gap 0-2", "b b c", true)
+	f.Add("opt a\n1-* b\nroot gap 0-2", "b b c", false)
 	f.Add("gap 1-2\na|b* inl=only\n0-* *", "x ~a ? ~bb", false)
-	f.Fuzz(func(t *testing.T, text, stack string, open bool) {
+	f.Add("leaf internal a|b::*\n0-2 user file=*.php\nroot c line=3", "php!a php:B::x php:c", true)
+	f.Fuzz(func(t *testing.T, text, stack string, php bool) {
 		if len(text) > 80 || len(stack) > 30 {
 			return
 		}
-		p, bad := parsePattern(text, false)
+		p, bad := parsePattern(text, php)
 		if len(bad) > 0 {
 			return
 		}
@@ -253,17 +288,50 @@ func FuzzMatch(f *testing.F) {
 			return
 		}
 		for i := range fs {
-			fs[i].Kind = Native
+			if fs[i].Kind = Native; php {
+				fs[i].Kind = PHP
+			}
 		}
 		for _, e := range p.elements {
 			if max(e.min, e.max) > 9 {
 				return
 			}
 		}
-		m, ok := compile(p).run(fs, view(fs, Native), open)
-		best, want := reference(p, fs, open)
-		if ok != want || m.start != best.start || m.unknowns != best.unknowns {
-			t.Errorf("%q on %q (open %v): %v %+v, want %v %+v", text, stack, open, ok, m, want, best)
+		agree(t, p, fs)
+	})
+}
+
+// FuzzFrameLines holds that any text gives a pattern or problems that lie in
+// it, and that what a pattern says of itself is read the same again.
+func FuzzFrameLines(f *testing.F) {
+	for _, text := range []string{"leaf mremap\n0-8 zend_mm_*|_erealloc unk\nopt x\nconcat_function as=c", "gap 0-5\nany mod=php* line=3-*", "leaf internal strlen\nuser file=*/x.php as=site\nApp\\A::b"} {
+		f.Add(text, false)
+		f.Add(text, true)
+	}
+	f.Fuzz(func(t *testing.T, text string, php bool) {
+		p, bad := parsePattern(text, php)
+		lines := strings.Count(text, "\n") + 1
+		for at := range bad {
+			if at < 0 || at >= lines {
+				t.Fatalf("a problem on line %d of %d", at, lines)
+			}
+		}
+		if len(bad) > 0 {
+			return
+		}
+		var again []string
+		for i := range p.elements {
+			e := &p.elements[i]
+			for _, w := range e.words {
+				if !strings.HasPrefix(e.text[w.off:], w.text) {
+					t.Fatalf("%q is not at %d of %q", w.text, w.off, e.text)
+				}
+			}
+			again = append(again, e.text)
+		}
+		q, bad := parsePattern(strings.Join(again, "\n"), php)
+		if len(bad) > 0 || q.String() != p.String() {
+			t.Fatalf("%q was read as %v, and that as %v (%v)", text, p, q, bad)
 		}
 	})
 }
@@ -275,7 +343,7 @@ func TestMatchingIsLinear(t *testing.T) {
 	g := mustCompile(t, text, false)
 	fs := frames(strings.Repeat("a ", 4000))
 	began := time.Now()
-	if _, ok := g.run(fs, view(fs, Native), false); ok {
+	if _, ok := g.run(fs, view(fs, Native)); ok {
 		t.Error("it matched")
 	}
 	// 4,000 frames times 1,501 states: some 100 ms. Backtracking would never end.

@@ -2,7 +2,10 @@ package rules
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"sort"
+	"strings"
 )
 
 // Problem is one thing that is wrong with a rule file.
@@ -17,7 +20,8 @@ func (p Problem) String() string {
 	return fmt.Sprintf("%s:%d:%d %s %s", p.File, p.Line, p.Col, p.Code, p.Msg)
 }
 
-// The codes of problems. They are frozen: people filter by them.
+// The codes of problems: E for errors, with which a rule is not loaded, W for
+// warnings of Lint. They are frozen: people filter by them.
 const (
 	codeYAML      = "E001" // not YAML, or YAML that is not accepted
 	codeUnknown   = "E002" // unknown key
@@ -29,7 +33,26 @@ const (
 	codeExpr      = "E008" // an expression
 	codeTemplate  = "E009" // a template
 	codeCycle     = "E010" // supersedes leads back
+	codeOverride  = "E011" // an override of a revision that is no longer there
+	codeCapture   = "E012" // a test's capture can't be read
+
+	codeNoAnchor   = "W101" // an alternative without an exact name: it is tried on every stack
+	codeSymbol     = "W102" // a name in no known symbol list
+	codeNoVersion  = "W103" // a version range that no PHP meets
+	codeSupersedes = "W104" // supersedes of a rule that does not exist
+	codeUntested   = "W105" // a rule without a test
+	codeNoNearMiss = "W106" // a rule of which no test says that it does not match
+	codeUnused     = "W107" // bound and not used
+	codeException  = "W108" // an exception that never applies
+	codeTestRule   = "W109" // a test of a rule that does not exist
+	codeTwice      = "W110" // two alternatives that are the same
+	codeSAPI       = "W111" // a SAPI that PHP does not have
+	codeNoOverride = "W112" // an override of a rule that does not exist
+	codeNoReport   = "W113" // a score that never reaches report_at
 )
+
+// Warning reports whether the rule works in spite of the problem.
+func (p Problem) Warning() bool { return strings.HasPrefix(p.Code, "W") }
 
 func sortProblems(ps []Problem) {
 	sort.SliceStable(ps, func(i, j int) bool {
@@ -56,17 +79,17 @@ func nearest(word string, known []string) string {
 	return best
 }
 
-// editDistance is Levenshtein's, or limit+1 when it is larger than limit.
+// editDistance counts the letters to add, drop, change or swap with their
+// neighbour (optimal string alignment); it is limit+1 when there are more.
 func editDistance(a, b string, limit int) int {
 	if len(a)-len(b) > limit || len(b)-len(a) > limit || len(a) > 256 || len(b) > 256 {
 		return limit + 1
 	}
-	prev := make([]int, len(b)+1)
+	before, prev, cur := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range prev {
 		prev[j] = j
 	}
 	for i := range len(a) {
-		cur := make([]int, len(b)+1)
 		cur[0] = i + 1
 		for j := range len(b) {
 			cost := 1
@@ -74,8 +97,14 @@ func editDistance(a, b string, limit int) int {
 				cost = 0
 			}
 			cur[j+1] = min(prev[j]+cost, prev[j+1]+1, cur[j]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				cur[j+1] = min(cur[j+1], before[j-1]+1)
+			}
 		}
-		prev = cur
+		if slices.Min(cur) > limit && slices.Min(prev) > limit {
+			return limit + 1
+		}
+		before, prev, cur = prev, cur, before
 	}
 	return min(prev[len(b)], limit+1)
 }
@@ -85,4 +114,25 @@ func didYouMean(word string, known []string) string {
 		return fmt.Sprintf(" (did you mean %s?)", n)
 	}
 	return ""
+}
+
+// codeTitles say in a few words what each code is about.
+var codeTitles = map[string]string{
+	codeYAML: "the file can't be read", codeUnknown: "unknown key", codeDuplicate: "duplicate key or id",
+	codeType: "wrong type, or a scalar that needs quotes", codeMissing: "a required key is missing", codeValue: "a value that is not allowed",
+	codePattern: "a frame line that can't be read", codeExpr: "an expression that can't be compiled", codeTemplate: "a message that can't be filled in",
+	codeCycle: "supersedes leads back to the rule", codeOverride: "an override of another rule or revision", codeCapture: "a test's capture can't be read",
+	codeNoAnchor: "an alternative without an exact name", codeSymbol: "a name in no known symbol list", codeNoVersion: "a version range that no PHP meets",
+	codeSupersedes: "supersedes of a rule that does not exist", codeUntested: "a rule without a test", codeNoNearMiss: "a rule without a test that must not match",
+	codeUnused: "something is bound and not used", codeException: "an exception that never applies", codeTestRule: "a test of a rule that does not exist",
+	codeTwice: "two alternatives that are the same", codeSAPI: "a SAPI that PHP does not have", codeNoOverride: "an override of a rule that does not exist",
+	codeNoReport: "a score that never reaches report_at",
+}
+
+// Codes lists the codes of problems with what they are about.
+func Codes() map[string]string { return maps.Clone(codeTitles) }
+
+// NoCapture is the problem of a case whose capture can't be read.
+func (c *Case) NoCapture(err error) Problem {
+	return Problem{c.File, c.Line, c.Col, codeCapture, err.Error()}
 }

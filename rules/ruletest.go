@@ -1,9 +1,12 @@
 package rules
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -21,53 +24,83 @@ type Case struct {
 	Score    string            // such as ">=0.8", "" for any
 	File     string
 	Line     int
+	Col      int
+	// RuleLine and RuleCol are where the file names the rule.
+	RuleLine, RuleCol int
 }
 
-// Outcome is a case that was run.
+// Outcome is a case that was run, or a finding that no case expects.
 type Outcome struct {
 	Case
-	Err error // nil: as expected
+	Err     error // nil: as expected
+	Verdict Verdict
+	Via     string  // the alternative by which it matched
+	Reached float64 // its score, of a match
+	// Unexpected is set for a finding that no case is about.
+	Unexpected bool
 }
 
 // LoadTests reads every *.test.yaml of a file system.
-func LoadTests(dir fs.FS) ([]Case, []Problem) {
+func LoadTests(dir fs.FS) ([]Case, []Problem) { return LoadTestSources(Source{FS: dir}) }
+
+// LoadTestSources reads every *.test.yaml of several sources. A case's Capture
+// is then a path that begins with its source's name.
+func LoadTestSources(sources ...Source) ([]Case, []Problem) {
 	var cases []Case
-	var problems []Problem
-	err := fs.WalkDir(dir, ".", func(p string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() || !strings.HasSuffix(p, ".test.yaml") {
-			return err
-		}
-		b, err := readFile(dir, p)
+	l := loader{}
+	for _, src := range sources {
+		files := 0
+		err := fs.WalkDir(src.FS, ".", func(p string, e fs.DirEntry, err error) error {
+			file := path.Join(src.Name, p)
+			if err != nil {
+				l.fail(file, mark{}, codeYAML, "%v", err)
+				return nil
+			}
+			if e.IsDir() || !isTestFile(p) {
+				return nil
+			}
+			if files++; files > maxFiles {
+				l.fail(file, mark{}, codeYAML, "more than %d test files; the rest is left out", maxFiles)
+				return fs.SkipAll
+			}
+			b, err := readFile(src.FS, p)
+			if err != nil {
+				l.fail(file, mark{}, codeYAML, "%v", err)
+				return nil
+			}
+			cs, ps := parseTest(file, b)
+			cases, l.problems = append(cases, cs...), append(l.problems, ps...)
+			return nil
+		})
 		if err != nil {
-			return err
+			l.fail(path.Join(src.Name, "."), mark{}, codeYAML, "%v", err)
 		}
-		cs, ps := parseTest(p, b)
-		cases, problems = append(cases, cs...), append(problems, ps...)
-		return nil
-	})
-	if err != nil {
-		problems = append(problems, Problem{".", 1, 1, codeYAML, err.Error()})
 	}
-	sortProblems(problems)
-	return cases, problems
+	sortProblems(l.problems)
+	return cases, l.problems
 }
 
 func parseTest(file string, b []byte) ([]Case, []Problem) {
-	d := &decoder{file: file}
+	return (&decoder{}).tests(file, b)
+}
+
+func (d *decoder) tests(file string, b []byte) ([]Case, []Problem) {
+	d.file = file
 	doc := d.document(b)
 	if doc == nil {
 		return nil, d.problems
 	}
 	var cases []Case
 	rule := ""
+	var at mark
 	d.mapping(doc, "a test", fields{
-		"rule": func(n *yaml.Node) { rule = d.text(n, "rule") },
+		"rule": func(n *yaml.Node) { rule, at = d.text(n, "rule"), mark{n.Line, n.Column} },
 		"cases": func(n *yaml.Node) {
 			d.list(n, "cases", func(n *yaml.Node) { cases = append(cases, d.testCase(n, file)) })
 		},
 	}, "rule", "cases")
 	for i := range cases {
-		cases[i].Rule = rule
+		cases[i].Rule, cases[i].RuleLine, cases[i].RuleCol = rule, at.line, at.col
 	}
 	if len(d.problems) > 0 {
 		return nil, d.problems
@@ -76,7 +109,7 @@ func parseTest(file string, b []byte) ([]Case, []Problem) {
 }
 
 func (d *decoder) testCase(n *yaml.Node, file string) Case {
-	c := Case{File: file, Line: n.Line}
+	c := Case{File: file, Line: n.Line, Col: n.Column}
 	d.mapping(n, "a case", fields{
 		"capture": func(n *yaml.Node) { c.Capture = path.Join(path.Dir(file), d.text(n, "capture")) },
 		"expect": func(n *yaml.Node) {
@@ -118,19 +151,53 @@ func parseBound(s string) (op string, v float64, err error) {
 	return op, v, nil
 }
 
-// RunTests runs the cases. open reads a capture by its path. Every rule of the
-// set also runs over every capture: one that reports a finding where none of
-// its own cases expects a match fails, unless it is superseded.
+// ErrUntested is the failure of a rule that no case is about.
+var ErrUntested = errors.New("no test is about this rule: an untested rule is not a pass")
+
+// TestOptions say what Test runs.
+type TestOptions struct {
+	// Open reads a capture by its path.
+	Open func(path string) (*Observation, error)
+	// Only tells the rules under test, nil for all. The others are there to
+	// be superseded; what they find on a capture is nobody's failure.
+	Only func(*Rule) bool
+	// Also is told of their findings; it may be nil.
+	Also func(capture string, f Finding)
+}
+
+// RunTests runs the cases, with all rules under test, and fails no rule for
+// having no case.
 func (s *Set) RunTests(cases []Case, open func(path string) (*Observation, error)) []Outcome {
+	return s.runCases(cases, TestOptions{Open: open})
+}
+
+// Test runs the cases. Every rule under test also runs over every capture: one
+// that reports a finding where none of its own cases expects a match fails,
+// unless it is superseded. So does one without any case.
+func (s *Set) Test(cases []Case, opt TestOptions) []Outcome {
+	out := s.runCases(cases, opt)
+	tested := make(map[string]bool)
+	for i := range cases {
+		tested[cases[i].Rule] = true
+	}
+	for _, r := range s.rules {
+		if !tested[r.ID] && (opt.Only == nil || opt.Only(r)) {
+			out = append(out, Outcome{Case: Case{Rule: r.ID, File: r.File, Line: r.at["id"].line, Col: r.at["id"].col}, Err: ErrUntested})
+		}
+	}
+	return out
+}
+
+func (s *Set) runCases(cases []Case, opt TestOptions) []Outcome {
 	var out []Outcome
 	reports := make(map[string]Report)
-	expected := make(map[string]map[string]bool)
+	judged := make(map[string]map[string]bool)
 	var paths []string
 	for _, c := range cases {
 		o := Outcome{Case: c}
 		rep, ok := reports[c.Capture]
 		if !ok {
-			obs, err := open(c.Capture)
+			obs, err := opt.Open(c.Capture)
 			if err == nil {
 				rep, err = s.Evaluate(obs, Options{Now: time.Time{}})
 			}
@@ -141,24 +208,52 @@ func (s *Set) RunTests(cases []Case, open func(path string) (*Observation, error
 			}
 			reports[c.Capture] = rep
 			paths = append(paths, c.Capture)
-			expected[c.Capture] = make(map[string]bool)
+			judged[c.Capture] = make(map[string]bool)
 		}
-		if c.Expect == Match {
-			expected[c.Capture][c.Rule] = true
-		}
-		o.Err = s.check(&c, rep)
+		// Whatever the case expects: it says so when that is not what comes.
+		judged[c.Capture][c.Rule] = true
+		s.check(&o, rep)
 		out = append(out, o)
 	}
 	sort.Strings(paths)
 	for _, p := range paths {
-		for _, f := range reports[p].Findings {
-			if !expected[p][f.Rule] {
-				out = append(out, Outcome{Case{Rule: f.Rule, Capture: p},
-					fmt.Errorf("UNEXPECTED match, score %.2f: %s", f.Confidence, f.Message)})
+		rep := reports[p]
+		for _, f := range rep.Findings {
+			r := s.Rule(f.Rule)
+			if judged[p][f.Rule] {
+				continue
 			}
+			if opt.Only != nil && !opt.Only(r) {
+				if opt.Also != nil {
+					opt.Also(p, f)
+				}
+				continue
+			}
+			via := rep.of(r).Via
+			o := Outcome{Case: Case{Rule: f.Rule, Capture: p, File: r.File, Line: r.at["match"].line, Col: r.at["match"].col},
+				Verdict: Match, Via: via, Reached: f.Confidence, Unexpected: true}
+			o.Err = fmt.Errorf("UNEXPECTED match%s, score %.2f: %s", viaText(via), f.Confidence, f.Message)
+			out = append(out, o)
 		}
 	}
 	return out
+}
+
+func viaText(via string) string {
+	if via == "" {
+		return ""
+	}
+	return " via " + via
+}
+
+// of is what one rule said, nil when it was not asked.
+func (rep *Report) of(r *Rule) *Result {
+	for i := range rep.Results {
+		if rep.Results[i].Rule == r {
+			return &rep.Results[i]
+		}
+	}
+	return nil
 }
 
 // why says what kept a rule from another verdict, as far as it is known.
@@ -175,18 +270,27 @@ func (r *Result) why() string {
 }
 
 // check compares a report with what a case expects.
-func (s *Set) check(c *Case, rep Report) error {
-	if s.Rule(c.Rule) == nil {
-		return fmt.Errorf("no rule is called %s", c.Rule)
+func (s *Set) check(o *Outcome, rep Report) {
+	r := s.Rule(o.Rule)
+	if r == nil {
+		o.Err = fmt.Errorf("no rule is called %s%s", o.Rule, didYouMean(o.Rule, s.ids()))
+		return
 	}
-	var res *Result
-	for i := range rep.Results {
-		if rep.Results[i].Rule.ID == c.Rule {
-			res = &rep.Results[i]
-		}
+	res := rep.of(r)
+	o.Verdict, o.Via = res.Verdict, res.Via
+	if res.Finding != nil {
+		o.Reached = res.Finding.Confidence
 	}
+	o.Err = o.Case.compare(res)
+}
+
+func (c *Case) compare(res *Result) error {
 	if res.Verdict != c.Expect {
-		return fmt.Errorf("%s, expected %s%s", res.Verdict, c.Expect, res.why())
+		unexpected := ""
+		if res.Verdict == Match {
+			unexpected = fmt.Sprintf("UNEXPECTED match%s, score %.2f; ", viaText(res.Via), res.Finding.Confidence)
+		}
+		return fmt.Errorf("%s%s, expected %s%s", unexpected, res.Verdict, c.Expect, res.why())
 	}
 	if c.Expect != Match {
 		return nil
@@ -195,12 +299,12 @@ func (s *Set) check(c *Case, rep Report) error {
 	if f.Confidence < res.Rule.score.reportAt {
 		return fmt.Errorf("it matches, but %s", res.Hidden)
 	}
-	for name, want := range c.Captures {
+	for _, name := range slices.Sorted(maps.Keys(c.Captures)) {
 		got, ok := f.Captures[name]
 		if !ok {
 			return fmt.Errorf("nothing was captured as %s", name)
 		}
-		if !glob(want, got.text()) {
+		if want := c.Captures[name]; !glob(want, got.text()) {
 			return fmt.Errorf("%s is %q, expected %q", name, got.text(), want)
 		}
 	}

@@ -32,7 +32,7 @@ func TestACaseFailsForAReason(t *testing.T) {
 		{"a.match", `capture: mremap, expect: match, captures: {site: "*/run.php:4"}`, `site is "/srv/run.php:3", expected "*/run.php:4"`},
 		{"a.match", `capture: mremap, expect: match, captures: {place: "*"}`, "nothing was captured as place"},
 		{"a.match", `capture: mremap, expect: match, score: ">=0.8"`, "score is 0.70, expected >=0.8"},
-		{"a.match", `capture: mremap, expect: no_match`, "match, expected no_match; a.match: UNEXPECTED match, score 0.70: m"},
+		{"a.match", `capture: mremap, expect: no_match`, "a.match: UNEXPECTED match, score 0.70; match, expected no_match"},
 		{"a.match", `capture: mmap, expect: no_match`, "a.other: UNEXPECTED match, score 0.50: m"},
 		{"a.unsure", `capture: munmap, expect: match`, "it matches, but its score 0.30 is below 0.50"},
 		{"a.undetermined", `capture: munmap, expect: undetermined`, ""},

@@ -1,8 +1,11 @@
 package rules
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -21,21 +24,19 @@ var filters = map[string]func(any) string{
 	"int":   func(v any) string { return thousands(int64(toFloat(v))) },
 }
 
-func parseTemplate(s string, bound map[string]bool) (*template, error) {
+// parseTemplate reads a message, and says all that is wrong with it.
+func parseTemplate(s string, bound map[string]bool) (*template, []error) {
 	t := &template{}
+	var bad []error
 	at := 0
 	for _, m := range placeholder.FindAllStringSubmatchIndex(s, -1) {
 		name, pipe, piped := strings.Cut(s[m[2]:m[3]], "|")
 		name, pipe = strings.TrimSpace(name), strings.TrimSpace(pipe)
 		if !bound[name] {
-			known := make([]string, 0, len(bound))
-			for b := range bound {
-				known = append(known, b)
-			}
-			return nil, fmt.Errorf("{{%s}} is bound nowhere: neither in bind nor by as=%s", name, didYouMean(name, known))
+			bad = append(bad, fmt.Errorf("{{%s}} is bound nowhere: neither in bind nor by as=%s", name, didYouMean(name, slices.Sorted(maps.Keys(bound)))))
 		}
 		if _, ok := filters[pipe]; piped && !ok {
-			return nil, fmt.Errorf("no filter is called %q%s", pipe, didYouMean(pipe, []string{"bytes", "int"}))
+			bad = append(bad, fmt.Errorf("no filter is called %q%s", pipe, didYouMean(pipe, slices.Sorted(maps.Keys(filters)))))
 		}
 		t.text = append(t.text, s[at:m[0]])
 		t.names = append(t.names, name)
@@ -44,9 +45,9 @@ func parseTemplate(s string, bound map[string]bool) (*template, error) {
 	}
 	t.text = append(t.text, s[at:])
 	if rest := placeholder.ReplaceAllString(s, ""); strings.Contains(rest, "{{") || strings.Contains(rest, "}}") {
-		return nil, fmt.Errorf("{{ and }} don't pair up")
+		bad = append(bad, errors.New("{{ and }} don't pair up"))
 	}
-	return t, nil
+	return t, bad
 }
 
 func (t *template) render(vals map[string]any) string {

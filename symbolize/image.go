@@ -42,7 +42,9 @@ type cacheEntry struct {
 // NewCache makes an empty cache.
 func NewCache() *Cache { return &Cache{mods: make(map[cacheKey]*cacheEntry)} }
 
-func (c *Cache) module(m remote.Mapping, open Opener) (*Module, error) {
+// module opens the file mapped at m, or takes what the process has of it in
+// memory.
+func (c *Cache) module(m remote.Mapping, img *Image, loaded func() (*objfile.File, error)) (*Module, error) {
 	k := cacheKey{m.Dev, m.Inode, m.Path}
 	c.mu.Lock()
 	e := c.mods[k]
@@ -52,9 +54,16 @@ func (c *Cache) module(m remote.Mapping, open Opener) (*Module, error) {
 	}
 	c.mu.Unlock()
 	e.once.Do(func() {
-		f, err := open(m)
+		search := objfile.Search{Roots: debugRoots, Inside: img.inside}
+		f, err := img.open(m)
 		if err != nil {
-			e.err = err
+			of, merr := loaded()
+			if merr != nil {
+				e.err = errors.Join(err, merr)
+				return
+			}
+			e.mod = newModule(m.Path, of, search)
+			e.mod.Unopened = err
 			return
 		}
 		of, err := objfile.FromOS(f, m.Path)
@@ -63,7 +72,7 @@ func (c *Cache) module(m remote.Mapping, open Opener) (*Module, error) {
 			e.err = err
 			return
 		}
-		e.mod = newModule(m.Path, of, debugRoots)
+		e.mod = newModule(m.Path, of, search)
 	})
 	return e.mod, e.err
 }
@@ -75,6 +84,8 @@ type Image struct {
 	open  Opener
 	mem   remote.Reader
 	cache *Cache
+	// inside opens a path as the process sees it, nil when nobody can.
+	inside func(path string) (*os.File, error)
 
 	placed []*placed // sorted by start
 
@@ -89,6 +100,7 @@ type Image struct {
 type placed struct {
 	start, end remote.Addr // from its first to its last mapping
 	code       remote.Mapping
+	all        []remote.Mapping // of the file
 	once       sync.Once
 	mod        *Module
 	bias       uint64 // runtime address minus link-time address, modulo 2^64
@@ -112,6 +124,7 @@ func NewImage(maps remote.Mappings, open Opener, mem remote.Reader, cache *Cache
 			byFile[k] = p
 		}
 		p.start, p.end = min(p.start, m.Start), max(p.end, m.End)
+		p.all = append(p.all, m)
 		if m.Exec && p.code.End == 0 {
 			p.code = m
 			img.placed = append(img.placed, p)
@@ -120,6 +133,11 @@ func NewImage(maps remote.Mappings, open Opener, mem remote.Reader, cache *Cache
 	sort.Slice(img.placed, func(i, j int) bool { return img.placed[i].code.Start < img.placed[j].code.Start })
 	return img
 }
+
+// Inside lets separate debug files be found in the process's own file system,
+// too: a container brings its own. open gets a path as the process sees it and
+// returns regular files only. Call it before the image is used.
+func (img *Image) Inside(open func(path string) (*os.File, error)) { img.inside = open }
 
 // Mappings are those the Image was made from.
 func (img *Image) Mappings() remote.Mappings { return img.maps }
@@ -130,7 +148,7 @@ func (img *Image) load(p *placed) (*Module, error) {
 		if p.code.Path == "[vdso]" {
 			p.mod, p.err = img.vdso(p)
 		} else {
-			p.mod, p.err = img.cache.module(p.code, img.open)
+			p.mod, p.err = img.cache.module(p.code, img, func() (*objfile.File, error) { return img.loaded(p) })
 		}
 		if p.err == nil {
 			p.bias, p.err = bias(p.mod.file, p.code)
@@ -138,6 +156,9 @@ func (img *Image) load(p *placed) (*Module, error) {
 	})
 	return p.mod, p.err
 }
+
+// maxModule bounds what is read of one module's memory, in bytes.
+const maxModule = 256 << 20
 
 // maxVDSO bounds the vDSO's size in bytes; it has two pages today.
 const maxVDSO = 1 << 20
@@ -158,7 +179,33 @@ func (img *Image) vdso(p *placed) (*Module, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newModule("[vdso]", f, nil), nil
+	return newModule("[vdso]", f, objfile.Search{}), nil
+}
+
+// loaded reads a module from the process's memory.
+func (img *Image) loaded(p *placed) (*objfile.File, error) {
+	if img.mem == nil {
+		return nil, fmt.Errorf("%s in memory: %w: nothing to read it with", p.code.Path, remote.ErrUnmapped)
+	}
+	var pieces []objfile.Piece
+	total := uint64(0)
+	for _, m := range p.all {
+		n, ok := m.End.Distance(m.Start)
+		if total += n; !ok || total > maxModule {
+			return nil, fmt.Errorf("%s in memory: %w: more than %d bytes", p.code.Path, objfile.ErrMalformed, maxModule)
+		}
+		b := make([]byte, n)
+		// The last page may reach beyond the file's end and then can't be read.
+		got, err := img.mem.ReadMemory(b, m.Start)
+		if err != nil && got == 0 {
+			if m.Start == p.code.Start { // as in most core files
+				return nil, fmt.Errorf("%s in memory: %w", p.code.Path, err)
+			}
+			continue
+		}
+		pieces = append(pieces, objfile.Piece{At: uint64(m.Start), Offset: m.Offset, Data: b[:got], Write: m.Write})
+	}
+	return objfile.FromLoaded(p.code.Path, pieces)
 }
 
 // bias compares where a mapping is with where its segment was linked.

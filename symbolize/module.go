@@ -22,6 +22,10 @@ import (
 type Module struct {
 	Path string // as the process that was met first maps it
 	Name string // base name
+	// Unopened says why the file could not be opened. The module was then read
+	// from the process's memory, and lacks what is only in the file.
+	Unopened error
+
 	file *objfile.File
 
 	cfiOnce sync.Once
@@ -42,16 +46,16 @@ type Module struct {
 	rows map[uint64]*cfi.Row
 	at   map[uint64][]dwinfo.Func
 
-	debugRoots []string
+	search objfile.Search
 }
 
 // maxCached bounds the rows and lookups that a module remembers; a hot loop
 // has a few hundred.
 const maxCached = 1 << 16
 
-func newModule(path string, f *objfile.File, roots []string) *Module {
+func newModule(path string, f *objfile.File, search objfile.Search) *Module {
 	return &Module{
-		Path: path, Name: filepath.Base(path), file: f, debugRoots: roots,
+		Path: path, Name: filepath.Base(path), file: f, search: search,
 		rows: make(map[uint64]*cfi.Row), at: make(map[uint64][]dwinfo.Func),
 	}
 }
@@ -107,7 +111,7 @@ func (m *Module) loadCFI() {
 func (m *Module) loadDebug() {
 	m.debug = m.file
 	if !m.file.Has(".debug_info") {
-		d, err := m.file.DebugFile(m.Path, m.debugRoots)
+		d, err := m.file.FindDebug(m.Path, m.search)
 		switch {
 		case err == nil:
 			m.debug = d
@@ -119,7 +123,7 @@ func (m *Module) loadDebug() {
 		return
 	}
 	var alt dwinfo.Sections
-	if a, err := m.debug.AltFile(m.debugRoots); err == nil && a != nil {
+	if a, err := m.debug.FindAlt(m.search); err == nil && a != nil {
 		alt = a
 	}
 	d, err := dwinfo.Open(m.debug, alt)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"strconv"
 	"time"
@@ -16,9 +15,9 @@ import (
 	"github.com/phpwhy/phpwhy/internal/capture"
 	"github.com/phpwhy/phpwhy/internal/observe"
 	"github.com/phpwhy/phpwhy/internal/proc"
+	"github.com/phpwhy/phpwhy/internal/ptrace"
 	"github.com/phpwhy/phpwhy/internal/report"
 	"github.com/phpwhy/phpwhy/rules"
-	"github.com/phpwhy/phpwhy/rules/builtin"
 )
 
 // judged are the flags of commands that judge what they saw.
@@ -58,14 +57,7 @@ type ruleSet struct {
 }
 
 func (j *judged) load() ruleSet {
-	var dirs []fs.FS
-	if !j.noBuiltin {
-		dirs = append(dirs, builtin.FS)
-	}
-	for _, d := range j.rules {
-		dirs = append(dirs, os.DirFS(d))
-	}
-	set, problems := rules.Load(dirs...)
+	set, problems := rules.LoadSources(ruleSources(j.noBuiltin, j.rules)...)
 	return ruleSet{set, problems}
 }
 
@@ -245,6 +237,9 @@ func (a *attachFlags) observe(ctx context.Context, atDash int, args []string) (*
 		if a.obs.Stops == observe.Defaults().Stops {
 			a.obs.Stops = commandStops
 		}
+		// The command keeps what phpwhy gives up. It may have become another
+		// user by the time it is to be ended.
+		o.Started = func() { modest(a.needs() | proc.Caps(proc.CapKill)) }
 		// The command's output must not mix with the result.
 		return o.Command(ctx, args, [3]*os.File{os.Stdin, os.Stderr, os.Stderr}, a.obs)
 	}
@@ -253,7 +248,16 @@ func (a *attachFlags) observe(ctx context.Context, atDash int, args []string) (*
 		return nil, err
 	}
 	proc.MakeWay()
+	modest(a.needs())
 	return o.Attach(ctx, pid, a.obs)
+}
+
+// needs are the capabilities to keep.
+func (a *attachFlags) needs() proc.CapSet {
+	if a.obs.Engine == ptrace.EngineUprobe {
+		return proc.Tracing() | proc.Uprobes()
+	}
+	return proc.Tracing()
 }
 
 func (a *attachFlags) write(out *capture.Output, c *capture.Capture) error {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/phpwhy/phpwhy/internal/proc"
 	"github.com/phpwhy/phpwhy/internal/ptrace"
 )
 
@@ -28,6 +29,7 @@ const (
 	exitCheck     = 1 // a check failed
 	exitUsage     = 2 // wrong usage or unreadable input
 	exitTarget    = 3 // no such pid, not PHP, it exited
+	exitNothing   = 3 // rules test: no test was selected
 	exitForbidden = 4 // not permitted
 )
 
@@ -56,9 +58,17 @@ func Main(ctx context.Context, args []string, in io.Reader, out, errs io.Writer)
 	}
 	var silent *silentError
 	if !errors.As(err, &silent) {
-		fmt.Fprintf(errs, "phpwhy: %s\n", oneLine(err))
+		fmt.Fprintf(errs, "phpwhy: %s%s\n", oneLine(err), hint(args, err))
 	}
 	return exitCode(err)
+}
+
+// hint says who knows more when attach is not permitted.
+func hint(args []string, err error) string {
+	if len(args) == 0 || args[0] != "attach" || exitCode(err) != exitForbidden {
+		return ""
+	}
+	return "; phpwhy doctor tells what works here"
 }
 
 func newRoot(s streams) *cobra.Command {
@@ -86,9 +96,14 @@ the PHP function, file and line.`,
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(newAttach(s), newDump(s), newSchema(s), newVersion(s))
+	root.AddCommand(newAttach(s), newDump(s), newDoctor(s), newMatch(s), newRules(s), newSchema(s), newVersion(s))
 	return root
 }
+
+// modest gives up all capabilities but keep before anything of a target is
+// read: a file made to deceive must not find a root that can do everything.
+// Where that is not possible phpwhy works with what it has; doctor says so.
+func modest(keep proc.CapSet) { _ = proc.Drop(keep) }
 
 // oneLine keeps an error on one line and free of control bytes, whatever the
 // target's paths and names contain.

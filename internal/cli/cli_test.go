@@ -30,7 +30,9 @@ var buildOnce = sync.OnceValues(func() (string, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return "", err
 	}
-	out, err := exec.Command("go", "build", "-o", bin, "github.com/phpwhy/phpwhy/cmd/phpwhy").CombinedOutput()
+	build := exec.Command("go", "build", "-o", bin, "github.com/phpwhy/phpwhy/cmd/phpwhy")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as scripts/build: it must run in any container
+	out, err := build.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
@@ -447,6 +449,7 @@ func TestWrongUsage(t *testing.T) {
 		{"attach", "1", "--for", "0s"}, {"attach", "1", "--stops", "0"}, {"attach", "1", "--engine", "magic"}, {"attach", "1", "--engine", "uprobe"},
 		{"attach", "1", "--max-pause", "200%"}, {"attach", "1", "--format", "xml"}, {"attach", "1", "--rules", "/nonexistent"},
 		{"attach", "1", "--capture", "/nonexistent/dir/file"}, {"dump"}, {"dump", "x"}, {"version", "x"}, {"schema"}, {"schema", "rule"}, {"--nonsense"},
+		{"doctor", "x"}, {"doctor", "1", "2"}, {"doctor", "0"}, {"doctor", "--format", "xml"},
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			r := run(t, args...)
@@ -469,11 +472,13 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-func TestSchemaIsTheReports(t *testing.T) {
-	r := run(t, "schema", "report")
-	var v map[string]any
-	if err := json.Unmarshal([]byte(r.out), &v); err != nil || r.code != 0 || v["$schema"] == nil {
-		t.Errorf("exit %d, %v: %.80s", r.code, err, r.out)
+func TestSchemaIsTheOneAskedFor(t *testing.T) {
+	for _, name := range []string{"report", "doctor"} {
+		r := run(t, "schema", name)
+		var v map[string]any
+		if err := json.Unmarshal([]byte(r.out), &v); err != nil || r.code != 0 || v["$schema"] == nil || v["title"] != "phpwhy "+name {
+			t.Errorf("%s: exit %d, %v: %.80s", name, r.code, err, r.out)
+		}
 	}
 }
 

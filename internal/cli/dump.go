@@ -54,6 +54,7 @@ func dump(ctx context.Context, s streams, j *judged, l *lookFlags, running bool,
 		}
 	}
 	proc.MakeWay()
+	modest(proc.Tracing())
 	r := j.load()
 	o := observe.New()
 	o.Look = look

@@ -32,7 +32,10 @@ func usageErrorf(format string, args ...any) error {
 func exitCode(err error) int {
 	var usage *usageError
 	var unsupported *zend.UnsupportedError
+	var failed *checkError
 	switch {
+	case errors.As(err, &failed):
+		return failed.code
 	case errors.As(err, &usage), errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist) && !errors.Is(err, proc.ErrNoProcess):
 		return exitUsage
 	case errors.Is(err, proc.ErrPermission), errors.Is(err, ptrace.ErrTraced), errors.Is(err, ptrace.ErrUnsupported):
@@ -45,6 +48,15 @@ func exitCode(err error) int {
 	// What is left went wrong between us and the target.
 	return exitTarget
 }
+
+// checkError is a check that failed or found nothing to check; its result has
+// been printed.
+type checkError struct {
+	code int
+	msg  string
+}
+
+func (e *checkError) Error() string { return e.msg }
 
 // noArgs refuses arguments as a usage error.
 func noArgs(cmd *cobra.Command, args []string) error {

@@ -12,11 +12,17 @@ import (
 	"github.com/phpwhy/phpwhy/symbolize/remote"
 )
 
+// factTries bounds how often a fact is read that changes meanwhile.
+const factTries = 20
+
 // facts collects the evidence beside the stacks. What can't be collected is
 // left out: rules then know that it is missing.
 type facts struct {
 	cpu, queued time.Duration
 	known       bool
+	read        uint64 // bytes
+	readKnown   bool
+	state       string // before it was stopped
 }
 
 // begin notes the CPU time that was used before.
@@ -24,6 +30,9 @@ func (f *facts) begin(l *target.Live) {
 	var err error
 	f.cpu, f.queued, err = l.CPUTime()
 	f.known = err == nil
+	f.read, err = l.BytesRead()
+	f.readKnown = err == nil
+	f.state, _ = l.State()
 }
 
 // end fills in the facts. ran is for how long the process could run.
@@ -36,7 +45,14 @@ func (f *facts) end(s *session, ran time.Duration) {
 		// On a busy host a loop gets less than a whole processor.
 		m["proc.runnable_pct"] = min(100*float64(cpu-f.cpu+queued-f.queued)/float64(ran), most)
 	}
-	if st, err := l.State(); err == nil {
+	if n, err := l.BytesRead(); err == nil && f.readKnown && ran > 0 && n >= f.read {
+		m["proc.read_bytes_per_s"] = float64(n-f.read) / ran.Seconds()
+	}
+	// By now only somebody else can be the tracer.
+	if tracer, err := l.Tracer(); err == nil {
+		m["proc.tracer_pid"] = int64(tracer)
+	}
+	if st, err := f.settled(l); err == nil {
 		m["proc.state"] = st
 		m["proc.threads"] = int64(threads(l))
 	}
@@ -46,9 +62,18 @@ func (f *facts) end(s *session, ran time.Duration) {
 	if rt != nil {
 		m["php.version"], m["php.sapi"] = rt.Version, rt.SAPI
 	}
+	if t := &s.pipe.tables; t.found {
+		m["hash.keys"], m["hash.keys_per_slot"] = int64(t.worst.Keys), t.worst.PerSlot
+	}
+	if s.pipe.same.called {
+		m["stack.arg_bytes"] = int64(s.pipe.same.longest)
+	}
+	if s.pipe.same.seen && c.Observation.Samples > 1 && !rt.Layout.PHP5 {
+		m["stack.same_call_s"] = s.pipe.same.most.Seconds()
+	}
 	if th != nil {
 		s.engineFacts(m, th)
-		if op := lastOpcode(c); op != "" {
+		if op := usualOpcode(c); op != "" {
 			m["php.opcode"] = op
 		}
 		if c.Target.Request != nil {
@@ -56,6 +81,20 @@ func (f *facts) end(s *session, ran time.Duration) {
 		}
 	}
 	c.Facts = m
+}
+
+// settled is the state of the process. One that was stopped before takes a
+// moment to be so again when it is let go.
+func (f *facts) settled(l *target.Live) (string, error) {
+	st, err := l.State()
+	for range factTries {
+		if err != nil || f.state != "T" || st == "T" {
+			break
+		}
+		time.Sleep(time.Millisecond)
+		st, err = l.State()
+	}
+	return st, err
 }
 
 // engineFacts asks the engine about itself. It need not stand still for that.
@@ -77,9 +116,13 @@ func (s *session) engineFacts(m map[string]any, th *zend.Thread) {
 			m["php.gc_time_s"] = g.Time.Seconds()
 		}
 	}
-	if o, err := th.Output(r); err == nil {
-		m["php.output_buffer_level"] = int64(o.Level)
-		m["php.output_buffer_bytes"] = int64(o.Used)
+	// A buffer that grows all the time is seen half grown now and then.
+	for range factTries {
+		if o, err := th.Output(r); err == nil {
+			m["php.output_buffer_level"] = int64(o.Level)
+			m["php.output_buffer_bytes"] = int64(o.Used)
+			break
+		}
 	}
 	if a, err := th.Allocator(r); err == nil {
 		m["php.allocator"] = allocator(a, s.nameOf)
@@ -131,17 +174,31 @@ func (s *session) nameOf(at remote.Addr) string {
 	return ""
 }
 
-// lastOpcode is what the innermost user frame was doing when it was last seen.
-func lastOpcode(c *capture.Capture) string {
-	for i := len(c.Events) - 1; i >= 0; i-- {
-		frames := c.Stacks[c.Events[i].Stack].Frames
-		for j := range frames {
-			if f := &frames[j]; f.Kind == stack.PHP && !f.Internal {
-				return f.Opcode
+// usualOpcode is what the innermost user frame was doing most of the times that
+// it was seen.
+func usualOpcode(c *capture.Capture) string {
+	ops := make([]string, len(c.Stacks))
+	for i := range c.Stacks {
+		for j := range c.Stacks[i].Frames {
+			if f := &c.Stacks[i].Frames[j]; f.Kind == stack.PHP && !f.Internal {
+				ops[i] = f.Opcode
+				break
 			}
 		}
 	}
-	return ""
+	count := make(map[string]int)
+	usual := ""
+	for i := range c.Events {
+		op := ops[c.Events[i].Stack]
+		if op == "" {
+			continue
+		}
+		// Of equals, the later one.
+		if count[op]++; count[op] >= count[usual] {
+			usual = op
+		}
+	}
+	return usual
 }
 
 func threads(l *target.Live) int {

@@ -53,6 +53,9 @@ var ErrNoBreakpoint = errors.New("no function to stop at")
 // them.
 type Observer struct {
 	Look Look // what is read of PHP variables; set it before observing
+	// Started, when not nil, is called by Command once the command's process
+	// exists and has inherited what it inherits.
+	Started func()
 
 	cache *symbolize.Cache
 }
@@ -99,7 +102,7 @@ func (o *Observer) Command(ctx context.Context, argv []string, std [3]*os.File, 
 		s.facts.begin(live)
 		return s.prepare(opt)
 	}
-	c := ptrace.Command{Args: argv, Stdin: std[0], Stdout: std[1], Stderr: std[2]}
+	c := ptrace.Command{Args: argv, Stdin: std[0], Stdout: std[1], Stderr: std[2], Started: o.Started}
 	res, child, err := ptrace.ObserveCommand(ctx, c, ready, forward)
 	if live != nil {
 		defer live.Close()

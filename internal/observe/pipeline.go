@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"sync"
 	"time"
 
@@ -55,6 +56,8 @@ type pipeline struct {
 	events         []capture.Event
 	stops, samples int
 	lastRefresh    time.Time
+	same           sameCall
+	tables         tables
 }
 
 func newPipeline(s *session) *pipeline {
@@ -129,7 +132,16 @@ func (p *pipeline) read(c copied) {
 		t = p.retry(c.snap, t)
 	}
 	withPHP := runsPHP(&t) || c.ev.TID == p.s.live.PID
-	p.add(c.ev, p.s.join(c.snap, &t, withPHP))
+	st, z := p.s.joined(c.snap, &t, withPHP)
+	if z != nil && c.ev.Kind == capture.Sample {
+		state, ok := z.th.CallState(c.snap, z.frames)
+		p.same.see(c.ev.TID, c.ev.At, state, ok)
+		if n, ok := z.th.LongestArgument(p.s.live.Mem, c.snap, z.frames); ok {
+			p.same.longest, p.same.called = max(p.same.longest, n), true
+		}
+		p.tables.see(p.s, z, c.snap, &st)
+	}
+	p.add(c.ev, st)
 }
 
 // retry gives a truncated walk another chance when modules were loaded since,
@@ -232,6 +244,18 @@ func (s *session) thread() *zend.Thread {
 // join merges a thread's native frames with PHP's, which belong to it only if
 // withPHP says so, or, where every thread has its own, if it has any.
 func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) stack.Stack {
+	st, _ := s.joined(snap, t, withPHP)
+	return st
+}
+
+// walked are a thread's PHP frames as they were read.
+type walked struct {
+	th     *zend.Thread
+	frames []zend.Frame
+}
+
+// joined is join, with PHP's frames as they were read, nil when there are none.
+func (s *session) joined(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) (stack.Stack, *walked) {
 	img := s.image()
 	in := stack.Input{NativeEnd: stack.End(t.End), NativeErr: t.Err, Native: make([]stack.NativeFrame, len(t.Frames))}
 	for i := range t.Frames {
@@ -249,14 +273,14 @@ func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) 
 	}
 	rt := s.runtime()
 	if rt == nil || !withPHP && !rt.ZTS {
-		return stack.Join(in)
+		return stack.Join(in), nil
 	}
 	th, err := rt.Thread(snap, snap.Regs.TLS)
 	if err != nil {
 		if !errors.Is(err, zend.ErrNoThread) {
 			in.PHPErr = err
 		}
-		return stack.Join(in)
+		return stack.Join(in), nil
 	}
 	z := th.Walk(snap)
 	if len(z.Frames) > 0 {
@@ -279,7 +303,29 @@ func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) 
 	}
 	st := stack.Join(in)
 	s.look.see(&st, values)
-	return st
+	if len(z.Frames) > 0 {
+		if name, ok := rt.Frameless(s.live.Mem, snap, &z.Frames[0]); ok {
+			insertFrameless(&st, name, z.Frames[0].Opcode)
+		}
+	}
+	return st, &walked{th, z.Frames}
+}
+
+// insertFrameless shows the internal function that the innermost PHP code is in,
+// though PHP made no frame for it: where it was not called, it would have one.
+func insertFrameless(st *stack.Stack, name, opcode string) {
+	for i := range st.Frames {
+		f := &st.Frames[i]
+		if f.Kind != stack.PHP {
+			continue
+		}
+		// Directly in the interpreter it is not called yet, or has returned.
+		if f.Internal || f.Opcode != opcode || i < 2 {
+			return
+		}
+		st.Frames = slices.Insert(st.Frames, i, stack.Frame{Kind: stack.PHP, Function: name, Internal: true})
+		return
+	}
 }
 
 func lineAt(rt *zend.Runtime, r remote.Reader, f *zend.Frame) func(remote.Addr) (int, string, bool) {

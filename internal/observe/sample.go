@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
 	"github.com/phpwhy/phpwhy/internal/stack"
@@ -106,7 +105,7 @@ type phpThread struct {
 // phpThreads finds the threads that have PHP globals without asking them: a
 // thread's descriptor points at itself, and PHP's block says whose it is.
 func (s *session) phpThreads(rt *zend.Runtime) []phpThread {
-	tids, err := s.live.Threads()
+	tids, err := s.live.ThreadsInside()
 	if err != nil {
 		return nil
 	}
@@ -131,8 +130,10 @@ func (s *session) phpThreads(rt *zend.Runtime) []phpThread {
 				continue
 			}
 			p := phpThread{tls: tls, tid: s.live.PID}
-			if tid, err := remote.Uint32(s.live.Mem, tls+descriptorTID); err == nil && slices.Contains(tids, int(tid)) {
-				p.tid = int(tid)
+			if own, err := remote.Uint32(s.live.Mem, tls+descriptorTID); err == nil {
+				if tid, ok := tids[int(own)]; ok {
+					p.tid = tid
+				}
 			}
 			out = append(out, p)
 		}

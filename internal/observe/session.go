@@ -64,7 +64,7 @@ func (o *Observer) open(live *target.Live) (*session, error) {
 // openStarting recognises the modules of a PHP that may not have run yet.
 func (o *Observer) openStarting(live *target.Live) (*session, error) {
 	s := &session{live: live, cache: o.cache, look: newLooker(o.Look)}
-	s.img = symbolize.NewImage(live.Maps, live.OpenMapped, live.Mem, o.cache)
+	s.img = s.newImage(live.Maps)
 	var err error
 	if s.php, err = findPHP(s.img, live); err != nil {
 		return nil, err
@@ -190,7 +190,7 @@ func (s *session) refreshImage() *symbolize.Image {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.img = symbolize.NewImage(maps, s.live.OpenMapped, s.live.Mem, s.cache)
+	s.img = s.newImage(maps)
 	s.hostJIT(s.img)
 	return s.img
 }
@@ -297,7 +297,9 @@ func (s *session) describe() {
 	t.Cmdline = s.live.Cmdline()
 	t.Exe, _ = s.live.Exe()
 	t.Symbols = s.php.SymbolSource()
+	s.unopened(s.php.Module)
 	if libc, err := s.image().Libc(); err == nil {
+		s.unopened(libc.Module)
 		t.Libc = "glibc"
 		if strings.Contains(libc.Name, "musl") || libc.Name == "libc.so" {
 			t.Libc = "musl"

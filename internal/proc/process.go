@@ -35,13 +35,17 @@ var (
 // Error says what could not be done with which process, and what to do.
 type Error struct {
 	PID    int
-	What   string // "read the mappings", …
+	What   string // "read the mappings", "attach to process", …
 	Err    error  // wraps one of the sentinels where one fits
 	Advice string // may be empty
 }
 
 func (e *Error) Error() string {
-	s := fmt.Sprintf("cannot %s of %d: %v", e.What, e.PID, e.Err)
+	of := " of "
+	if strings.HasSuffix(e.What, "process") {
+		of = " "
+	}
+	s := fmt.Sprintf("cannot %s%s%d: %v", e.What, of, e.PID, e.Err)
 	if e.Advice != "" {
 		s += " (" + e.Advice + ")"
 	}
@@ -71,7 +75,11 @@ func Open(pid int) (*Process, error) {
 	}
 	p, err := procfs.NewProc(pid)
 	if err != nil {
-		return fail(ErrNoProcess, "")
+		// A signal that is none tells processes that /proc hides from none.
+		if errors.Is(unix.Kill(pid, 0), unix.EPERM) {
+			return fail(ErrPermission, "/proc hides other users' processes (mounted with hidepid); run as root or with CAP_SYS_PTRACE")
+		}
+		return fail(ErrNoProcess, noProcessAdvice())
 	}
 	st, err := p.Stat()
 	if err != nil {
@@ -91,6 +99,23 @@ func Open(pid int) (*Process, error) {
 		return fail(ErrNoProcess, fmt.Sprintf("%d is a thread; its process is %d", pid, tgid))
 	}
 	return &Process{PID: pid, StartTime: st.Starttime, fs: p}, nil
+}
+
+// initialPIDNS never changes (include/linux/proc_ns.h, PROC_PID_INIT_INO).
+const initialPIDNS = "pid:[4026531836]"
+
+// InPIDNamespace reports whether this process sees a container's pids only.
+func InPIDNamespace() bool {
+	ns, err := os.Readlink("/proc/self/ns/pid")
+	return err == nil && ns != initialPIDNS
+}
+
+// noProcessAdvice reminds of what makes a pid mean nothing here.
+func noProcessAdvice() string {
+	if InPIDNamespace() {
+		return "phpwhy runs in a container, where pids are the container's own"
+	}
+	return ""
 }
 
 // pfKThread marks kernel threads in /proc/PID/stat's flags (include/linux/sched.h).
@@ -123,7 +148,7 @@ func (p *Process) fail(what string, err error) error {
 	c := classify(err)
 	advice := ""
 	if errors.Is(c, ErrPermission) {
-		advice = "run as root, or as the process's own user with CAP_SYS_PTRACE"
+		advice = AccessTo(p.PID).Advice()
 	}
 	return &Error{PID: p.PID, What: what, Err: c, Advice: advice}
 }
@@ -145,6 +170,34 @@ func (p *Process) State() (string, error) {
 		return "", p.fail("read the state", err)
 	}
 	return st.State, nil
+}
+
+// Tracer is the pid of the process that traces this one, 0 when none does.
+func (p *Process) Tracer() (int, error) {
+	b, err := os.ReadFile(p.path("status"))
+	if err != nil {
+		return 0, p.fail("read the tracer", err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "TracerPid:"); ok {
+			n, err := strconv.Atoi(strings.TrimSpace(v))
+			if err != nil {
+				return 0, p.fail("read the tracer", err)
+			}
+			return n, nil
+		}
+	}
+	return 0, p.fail("read the tracer", errors.New("no TracerPid in its status"))
+}
+
+// BytesRead is what the process has read from files and pipes so far, whether
+// or not a disk was asked. What is received with recv(2) does not count.
+func (p *Process) BytesRead() (uint64, error) {
+	io, err := p.fs.IO()
+	if err != nil {
+		return 0, p.fail("read the I/O counters", err)
+	}
+	return io.RChar, nil
 }
 
 // Cmdline is the command line with its arguments joined by spaces. php-fpm
@@ -217,6 +270,42 @@ func (p *Process) Threads() ([]int, error) {
 	return tids, nil
 }
 
+// ThreadsInside gives the threads' ids by those that they have in the process's
+// own pid namespace, which are the ones in its memory. In a container they are
+// other numbers than here.
+func (p *Process) ThreadsInside() (map[int]int, error) {
+	tids, err := p.Threads()
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[int]int, len(tids))
+	for _, tid := range tids {
+		b, err := os.ReadFile(p.path(fmt.Sprintf("task/%d/status", tid)))
+		if err != nil {
+			continue // it has just ended
+		}
+		if own, ok := innermost(string(b)); ok {
+			out[own] = tid
+		}
+	}
+	return out, nil
+}
+
+// innermost is the last number of NSpid in /proc/PID/status.
+func innermost(status string) (int, bool) {
+	for line := range strings.Lines(status) {
+		if v, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			f := strings.Fields(v)
+			if len(f) == 0 {
+				return 0, false
+			}
+			n, err := strconv.Atoi(f[len(f)-1])
+			return n, err == nil
+		}
+	}
+	return 0, false
+}
+
 // Mappings reads /proc/PID/maps.
 func (p *Process) Mappings() (remote.Mappings, error) {
 	maps, err := p.fs.ProcMaps()
@@ -237,42 +326,4 @@ func (p *Process) Mappings() (remote.Mappings, error) {
 		})
 	}
 	return out, nil
-}
-
-// OpenMapped opens the very file that is mapped at m, also when it was
-// replaced or deleted since, and also in another mount namespace.
-// The caller closes it.
-func (p *Process) OpenMapped(m remote.Mapping) (*os.File, error) {
-	f, err := os.Open(p.path(fmt.Sprintf("map_files/%x-%x", uint64(m.Start), uint64(m.End))))
-	if err == nil {
-		return f, nil
-	}
-	// map_files wants CAP_CHECKPOINT_RESTORE; by path is the way without it,
-	// provided that the file there still is the one that is mapped.
-	f, perr := p.openSame(p.path("root"+m.Path), m)
-	if perr == nil {
-		return f, nil
-	}
-	if f, eerr := p.openSame(p.path("exe"), m); eerr == nil {
-		return f, nil
-	}
-	return nil, fmt.Errorf("open %s as mapped by %d: %w", m.Path, p.PID, errors.Join(err, perr))
-}
-
-func (p *Process) openSame(path string, m remote.Mapping) (*os.File, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	// On overlayfs the device differs between stat and maps; the inode does not.
-	if st.Ino != m.Inode {
-		_ = f.Close()
-		return nil, fmt.Errorf("%s is another file now (inode %d, mapped is %d)", path, st.Ino, m.Inode)
-	}
-	return f, nil
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +37,7 @@ func attachError(pid int, err error) error {
 			break
 		}
 		e.Err = fmt.Errorf("%w: %w", proc.ErrPermission, err)
-		e.Advice = permissionAdvice(pid)
+		e.Advice = proc.AccessTo(pid).Advice()
 	}
 	return e
 }
@@ -49,26 +48,6 @@ func describe(pid string) string {
 		return "process " + pid
 	}
 	return fmt.Sprintf("%s (%q)", pid, strings.TrimSpace(string(comm)))
-}
-
-func permissionAdvice(pid int) string {
-	uid, _, _ := strings.Cut(statusField(pid, "Uid"), "\t")
-	me := os.Geteuid()
-	if uid != "" && uid != strconv.Itoa(me) && me != 0 {
-		return fmt.Sprintf("it runs as uid %s and this as uid %d; run as root or as that user", uid, me)
-	}
-	if b, err := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope"); err == nil {
-		switch s := strings.TrimSpace(string(b)); s {
-		case "1", "2":
-			return "yama ptrace_scope=" + s + "; run as root or set it to 0"
-		case "3":
-			return "yama ptrace_scope=3 forbids tracing until the next boot"
-		}
-	}
-	if me == 0 {
-		return "root lacks CAP_SYS_PTRACE here, or a seccomp profile forbids ptrace; in a container add the capability SYS_PTRACE"
-	}
-	return "the process is not dumpable or has more capabilities; run as root"
 }
 
 // statusField reads one line of /proc/PID/status, empty when it can't.

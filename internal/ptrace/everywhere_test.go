@@ -42,7 +42,7 @@ func TestAWorkerSurvivesTheTracersDeathAtEveryRequest(t *testing.T) {
 					}
 					tried++
 					w := start(t, 1, c.mode, "100")
-					underStrace(t, c.engine, w, "-e", "trace="+call, "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", call, n))
+					_ = underStrace(t, c.engine, w, "-e", "trace="+call, "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", call, n))
 					time.Sleep(20 * time.Millisecond)
 					if !alive(w.pid) {
 						dead++

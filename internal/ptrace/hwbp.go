@@ -3,11 +3,11 @@ package ptrace
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/phpwhy/phpwhy/internal/proc"
 )
 
 // maxHardware is the number of debug registers that hold an address (Intel SDM
@@ -111,9 +111,8 @@ func perfError(bp Breakpoint, err error) error {
 	what := fmt.Sprintf("hardware breakpoint on %s at %s", bp.Name, bp.Addr)
 	switch {
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		p, _ := os.ReadFile("/proc/sys/kernel/perf_event_paranoid")
-		return fmt.Errorf("%s: %w (needs CAP_PERFMON, or perf_event_paranoid at most 2, it is %s; container seccomp profiles may block perf_event_open)",
-			what, err, strings.TrimSpace(string(p)))
+		why, remedy := proc.OwnAccess().PerfAdvice()
+		return fmt.Errorf("%s: %w (%s; %s)", what, err, why, remedy)
 	case errors.Is(err, unix.ENOSPC):
 		return fmt.Errorf("%s: %w: all debug registers are in use by another debugger", what, ErrTooMany)
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.EOPNOTSUPP):

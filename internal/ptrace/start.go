@@ -21,13 +21,15 @@ import (
 // become the command that is to be observed.
 const StartArg = "__ptrace-start"
 
-// HelperMain runs what GuardArg or StartArg ask for; main calls it with the
+// HelperMain runs what GuardArg, StartArg or ProbeArg ask for; main calls it with the
 // arguments from that one on, and exits with the status it returns. It
 // doesn't return when the command could be started.
 func HelperMain(args []string) int {
 	switch {
 	case len(args) > 0 && args[0] == GuardArg:
 		return guardMain(os.Stdin, os.Stdout)
+	case len(args) > 0 && args[0] == ProbeArg:
+		return subjectMain(os.Stdin, os.Stdout)
 	case len(args) > 2 && args[0] == StartArg:
 		return startMain(args[1], args[2:])
 	}
@@ -36,7 +38,7 @@ func HelperMain(args []string) int {
 
 // IsHelper reports whether the arguments are for HelperMain.
 func IsHelper(args []string) bool {
-	return len(args) > 0 && (args[0] == GuardArg || args[0] == StartArg)
+	return len(args) > 0 && (args[0] == GuardArg || args[0] == StartArg || args[0] == ProbeArg)
 }
 
 // gateFD is where the start helper waits until it is traced.
@@ -60,6 +62,9 @@ type Command struct {
 	Dir                   string   // empty: the current one
 	Env                   []string // nil: this process's
 	Stdin, Stdout, Stderr *os.File // nil: /dev/null
+	// Started, when not nil, is called once the process that becomes the
+	// command exists: what this process gives up from then on the command keeps.
+	Started func()
 }
 
 // startTimeout is how long a started program may take to reach its entry point.
@@ -79,6 +84,9 @@ func ObserveCommand(ctx context.Context, c Command, ready func(pid int) (Options
 			return err
 		}
 		child, res.PID = p, p.Pid
+		if c.Started != nil {
+			c.Started()
+		}
 		s := newSession(p.Pid)
 		if err := s.toEntry(gate); err != nil {
 			err = errors.Join(err, s.release(), ignoreDone(p.Kill()))

@@ -319,11 +319,16 @@ func (t *textWriter) times(r *row) {
 func (t *textWriter) nativeRow(r *row) {
 	f := r.frame
 	t.put(plain, fmt.Sprintf("%-3s ", fmt.Sprintf("#%d", r.number)))
-	if !f.Inlined {
+	if !f.Inlined && f.PC != 0 { // pasted stacks have none
 		t.put(dim, fmt.Sprintf("0x%016x", uint64(f.PC)))
 		t.put(plain, " in ")
 	}
 	switch {
+	case f.Unresolved() && f.PC == 0:
+		t.put(plain, "??")
+		if f.Module != "" {
+			t.put(plain, " from "+f.Module)
+		}
 	case f.Unresolved() && f.Module == "":
 		t.put(plain, "?? (in no file)"+how(f))
 	case f.Unresolved():

@@ -11,11 +11,16 @@ import (
 )
 
 // JSON writes r as one line of JSON.
-func JSON(w io.Writer, r *Report) error {
+func JSON(w io.Writer, r *Report) error { return writeJSON(w, r) }
+
+// DoctorJSON writes d as one line of JSON.
+func DoctorJSON(w io.Writer, d *Doctor) error { return writeJSON(w, d) }
+
+func writeJSON(w io.Writer, v any) error {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	if err := e.Encode(r); err != nil {
+	if err := e.Encode(v); err != nil {
 		return err
 	}
 	_, err := w.Write(escapeInvisible(b.Bytes()))

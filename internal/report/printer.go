@@ -55,8 +55,12 @@ const maxProse = 8 << 10
 // further lines are indented as deep as lead is long. It breaks at the spaces
 // alone: a newline in somebody's name is part of the name.
 func (p *printer) prose(lead string, s style, text string) {
-	indent := utf8.RuneCountInString(lead)
 	p.put(plain, lead)
+	p.wrap(utf8.RuneCountInString(lead), s, text)
+}
+
+// wrap is prose whose lead, indent columns wide, is written already.
+func (p *printer) wrap(indent int, s style, text string) {
 	var line strings.Builder
 	col := indent
 	flush := func() { p.emit(s, line.String()); p.end(); line.Reset(); col = indent }

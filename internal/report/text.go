@@ -86,6 +86,9 @@ func (t *textWriter) subject() string {
 			version += s.text
 		}
 	}
+	if g.PID == 0 { // stacks that someone pasted
+		return fmt.Sprintf("PHP worker (%s)", version)
+	}
 	return fmt.Sprintf("PHP worker %d (%s)", g.PID, version)
 }
 

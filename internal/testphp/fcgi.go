@@ -22,6 +22,16 @@ const (
 // fcgiMaxResponse bounds what is read while waiting for a text.
 const fcgiMaxResponse = 1 << 20
 
+// Request asks a php-fpm for a script and returns what it has printed up to and
+// with its line "ready", whatever the error. query is the part of the URI
+// after "?".
+func Request(rw io.ReadWriter, script, query string) (string, error) {
+	if err := fcgiRequest(rw, requestParams(script, query)); err != nil {
+		return "", err
+	}
+	return fcgiReadUntil(rw, "\nready\n")
+}
+
 // fcgiRequest sends one request without a body.
 func fcgiRequest(w io.Writer, params [][2]string) error {
 	var p []byte

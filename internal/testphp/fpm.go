@@ -115,11 +115,8 @@ func (p *Pool) Hang(t testing.TB, script, query string) int {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	if err := fcgiRequest(c, requestParams(script, query)); err != nil {
-		t.Fatal(err)
-	}
-	_ = c.SetReadDeadline(time.Now().Add(readyTimeout))
-	head, err := fcgiReadUntil(c, "\nready\n")
+	_ = c.SetDeadline(time.Now().Add(readyTimeout))
+	head, err := Request(c, script, query)
 	if err != nil {
 		log, _ := os.ReadFile(p.log)
 		t.Fatalf("%s: %v; response: %q; log: %s", script, err, head, log)

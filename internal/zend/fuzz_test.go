@@ -100,9 +100,13 @@ func readAll(rec *recording, r remote.Reader) zend.Stack {
 		outermost = &d.Outer[n-1]
 	}
 	_ = th.Phase(r, outermost)
+	_, _ = th.CallState(r, s.Frames)
+	_, _ = th.LongestArgument(r, r, s.Frames)
+	_, _ = th.WorstTable(r, r, []remote.Addr{0})
 	for i := range s.Frames {
 		f := &s.Frames[i]
 		_, _, _ = rec.rt.LineAt(r, f, f.Func)
+		_, _ = rec.rt.Frameless(r, r, f)
 	}
 	return s
 }

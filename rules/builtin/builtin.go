@@ -4,7 +4,8 @@ package builtin
 import "embed"
 
 // FS holds the rule files; *.test.yaml are their tests, captures/ what they
-// were recorded from.
+// were recorded from. symbols.txt has the C functions that they name and that
+// are in no PHP that rules/symbols.txt.gz is made from.
 //
-//go:embed *.yaml
+//go:embed *.yaml symbols.txt
 var FS embed.FS

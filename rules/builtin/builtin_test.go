@@ -3,6 +3,7 @@ package builtin_test
 import (
 	"os"
 	"path"
+	"path/filepath"
 	"testing"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
@@ -73,6 +74,29 @@ func TestNoCaptureLiesUnused(t *testing.T) {
 	for _, e := range dir {
 		if path.Ext(e.Name()) == ".zst" && !used[e.Name()] {
 			t.Errorf("captures/%s is in no test", e.Name())
+		}
+	}
+}
+
+func TestHealthyWorkIsNoHang(t *testing.T) {
+	set, _ := load(t)
+	names, err := filepath.Glob("captures/healthy-*.zst")
+	if err != nil || len(names) < 20 {
+		t.Fatalf("%d captures of healthy work, %v", len(names), err)
+	}
+	for _, name := range names {
+		o, err := open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rep, err := set.Evaluate(o, rules.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range rep.Findings {
+			if f.Kind == rules.Cause && f.Severity != rules.Low && f.Severity != rules.Info {
+				t.Errorf("%s: %s of severity %s: %s", name, f.Rule, f.Severity, f.Message)
+			}
 		}
 	}
 }

@@ -15,18 +15,64 @@ import (
 // separate file with it was found.
 var ErrNoDebugFile = errors.New("no separate debug file")
 
-// OpenPath opens the ELF file at a path.
+// OpenPath opens the ELF file at a path. The path may come from a file or a
+// process that nobody vouches for: opening a FIFO would wait for ever, and
+// opening some devices does something.
 func OpenPath(path string) (*File, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: %w: not a regular file", path, ErrMalformed)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	out, err := FromOS(f, path)
+	return own(f, path)
+}
+
+// own is FromOS for a file that is closed when it is no ELF file.
+func own(f *os.File, name string) (*File, error) {
+	out, err := FromOS(f, name)
 	if err != nil {
 		_ = f.Close()
 		return nil, err
 	}
 	return out, nil
+}
+
+// Search says where separate debug files may be.
+type Search struct {
+	Roots []string // as /usr/lib/debug
+	// Inside opens a path among the files of the process that has the program
+	// mapped: in its container. It is asked after this machine's own. It may
+	// be nil.
+	Inside func(path string) (*os.File, error)
+}
+
+// each tries the paths on this machine and then in the container, until ok.
+func (s Search) each(paths []string, try func(*File, error) bool) bool {
+	for _, p := range paths {
+		if try(OpenPath(p)) {
+			return true
+		}
+	}
+	if s.Inside == nil {
+		return false
+	}
+	for _, p := range paths {
+		f, err := s.Inside(p)
+		var of *File
+		if err == nil {
+			of, err = own(f, p)
+		}
+		if try(of, err) {
+			return true
+		}
+	}
+	return false
 }
 
 // FromOS makes a File of an open one, which it owns from then on.
@@ -45,42 +91,48 @@ func FromOS(f *os.File, name string) (*File, error) {
 // by build-id under root/.build-id, then by .gnu_debuglink beside the program,
 // in its .debug folder and under root. The caller closes it.
 func (f *File) DebugFile(path string, roots []string) (*File, error) {
+	return f.FindDebug(path, Search{Roots: roots})
+}
+
+// FindDebug is DebugFile with a choice of places. Wherever a file is found, it
+// only counts when its build-id agrees, or its checksum where there is none.
+func (f *File) FindDebug(path string, s Search) (*File, error) {
 	id := f.BuildID()
 	var errs []error
-	try := func(p string, ok func(*File) bool) *File {
-		d, err := OpenPath(p)
-		if err != nil {
-			if !errors.Is(err, os.ErrNotExist) {
-				errs = append(errs, err)
+	var found *File
+	try := func(ok func(*File) bool) func(*File, error) bool {
+		return func(d *File, err error) bool {
+			if err != nil {
+				if !errors.Is(err, os.ErrNotExist) {
+					errs = append(errs, err)
+				}
+				return false
 			}
-			return nil
+			if !d.hasDebug() || !ok(d) {
+				_ = d.Close()
+				return false
+			}
+			found = d
+			return true
 		}
-		if !d.hasDebug() || !ok(d) {
-			_ = d.Close()
-			return nil
-		}
-		return d
 	}
+	var byID, byName []string
 	if len(id) > 2 {
-		for _, root := range roots {
-			p := filepath.Join(root, ".build-id", id[:2], id[2:]+".debug")
-			if d := try(p, func(d *File) bool { return d.BuildID() == id }); d != nil {
-				return d, nil
-			}
+		for _, root := range s.Roots {
+			byID = append(byID, filepath.Join(root, ".build-id", id[:2], id[2:]+".debug"))
 		}
 	}
 	name, crc, ok := f.debugLink()
 	if ok {
 		dir := filepath.Dir(path)
-		places := []string{filepath.Join(dir, name), filepath.Join(dir, ".debug", name)}
-		for _, root := range roots {
-			places = append(places, filepath.Join(root, dir, name))
+		byName = []string{filepath.Join(dir, name), filepath.Join(dir, ".debug", name)}
+		for _, root := range s.Roots {
+			byName = append(byName, filepath.Join(root, dir, name))
 		}
-		for _, p := range places {
-			if d := try(p, func(d *File) bool { return d.matches(id, crc) }); d != nil {
-				return d, nil
-			}
-		}
+	}
+	if s.each(byID, try(func(d *File) bool { return d.BuildID() == id })) ||
+		s.each(byName, try(func(d *File) bool { return d.matches(id, crc) })) {
+		return found, nil
 	}
 	return nil, errors.Join(append(errs, fmt.Errorf("%s: %w", f.Name, ErrNoDebugFile))...)
 }
@@ -114,6 +166,11 @@ func (f *File) debugLink() (name string, crc uint32, ok bool) {
 // AltFile opens the supplementary file that .gnu_debugaltlink names (dwz),
 // nil without an error when there is none.
 func (f *File) AltFile(roots []string) (*File, error) {
+	return f.FindAlt(Search{Roots: roots})
+}
+
+// FindAlt is AltFile with a choice of places.
+func (f *File) FindAlt(s Search) (*File, error) {
 	b, err := f.Section(".gnu_debugaltlink")
 	if err != nil || b == nil {
 		return nil, err
@@ -127,16 +184,19 @@ func (f *File) AltFile(roots []string) (*File, error) {
 	if !filepath.IsAbs(name) {
 		places[0] = filepath.Join(filepath.Dir(f.Name), name)
 	}
-	for _, root := range roots {
+	for _, root := range s.Roots {
 		places = append(places, filepath.Join(root, ".build-id", id[:2], id[2:]+".debug"))
 	}
-	for _, p := range places {
-		if d, err := OpenPath(p); err == nil {
-			if d.BuildID() == id {
-				return d, nil
-			}
+	var found *File
+	if s.each(places, func(d *File, err error) bool {
+		if err == nil && d.BuildID() != id {
 			_ = d.Close()
+			return false
 		}
+		found = d
+		return err == nil
+	}) {
+		return found, nil
 	}
 	return nil, fmt.Errorf("%s: supplementary debug file %s: %w", f.Name, name, ErrNoDebugFile)
 }

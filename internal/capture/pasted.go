@@ -1,0 +1,38 @@
+package capture
+
+import (
+	"github.com/phpwhy/phpwhy/internal/stack"
+	"github.com/phpwhy/phpwhy/rules"
+)
+
+// Pasted is a capture of stacks that were pasted (rules.ParseBacktrace): without
+// a target, addresses, times and facts.
+func Pasted(o *rules.Observation) *Capture {
+	c := &Capture{Stacks: make([]stack.Stack, len(o.Stacks)), Events: make([]Event, len(o.Events))}
+	for i := range o.Stacks {
+		fs := make([]stack.Frame, len(o.Stacks[i].Frames))
+		for j := range fs {
+			f := &o.Stacks[i].Frames[j]
+			fs[j] = stack.Frame{Kind: stack.Native, Function: f.Name, Raw: f.Raw, Module: f.Module, File: f.File, Line: f.Line, Inlined: f.Inlined}
+		}
+		c.Stacks[i] = stack.Stack{Frames: fs, End: stack.Root}
+		if o.Stacks[i].Truncated {
+			c.Stacks[i].End = stack.Truncated
+		}
+	}
+	for i := range o.Events {
+		ev := &o.Events[i]
+		kind := Sample
+		c.Observation.Samples++
+		if ev.Kind == rules.Stop {
+			kind = Stop
+			c.Observation.Stops++
+			c.Observation.Samples--
+		}
+		c.Events[i] = Event{Kind: kind, Symbol: ev.Symbol, Args: ev.Args, Stack: ev.Stack}
+	}
+	for _, w := range o.Watched {
+		c.Observation.Breakpoints = append(c.Observation.Breakpoints, Breakpoint{Symbol: w, Hits: uint64(c.Observation.Stops)})
+	}
+	return c
+}

@@ -1,0 +1,98 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const (
+	// pollEvery is how often --watch looks for changes.
+	pollEvery = 400 * time.Millisecond
+	// maxWatched bounds the files that it looks at.
+	maxWatched = 20_000
+)
+
+// watching runs a check once, or again whenever a file below the paths
+// changes. The last run's result is the result.
+func watching(ctx context.Context, s streams, watch bool, paths []string, check func() error) error {
+	err := check()
+	if !watch {
+		return err
+	}
+	if len(paths) == 0 {
+		paths = searchPath()
+	}
+	paths = folders(paths)
+	seen := fingerprint(paths)
+	for {
+		var failed *checkError
+		if err != nil {
+			fmt.Fprintf(s.err, "phpwhy: %s\n", oneLine(err))
+		}
+		fmt.Fprintln(s.err, "watching; Ctrl-C ends")
+		for {
+			select {
+			case <-ctx.Done():
+				if err != nil && !errors.As(err, &failed) {
+					return err
+				}
+				if err != nil {
+					return &silentError{err}
+				}
+				return nil
+			case <-time.After(pollEvery):
+			}
+			if now := fingerprint(paths); now != seen {
+				seen = now
+				break
+			}
+		}
+		fmt.Fprintf(s.out, "\n%s\n", time.Now().Format("15:04:05"))
+		err = check()
+	}
+}
+
+// folders are the paths, with a file's folder in its place: its test and its
+// captures are there.
+func folders(paths []string) []string {
+	out := make([]string, len(paths))
+	for i, p := range paths {
+		out[i] = p
+		if st, err := os.Stat(p); err == nil && !st.IsDir() {
+			out[i] = filepath.Dir(p)
+		}
+	}
+	return out
+}
+
+// fingerprint changes with the names, sizes and times of files. What can't be
+// read counts as absent.
+func fingerprint(paths []string) string {
+	h := uint64(14695981039346656037)
+	mix := func(s string) {
+		for i := range len(s) {
+			h = (h ^ uint64(s[i])) * 1099511628211
+		}
+	}
+	files := 0
+	for _, p := range paths {
+		_ = filepath.WalkDir(p, func(path string, e fs.DirEntry, err error) error {
+			if err != nil {
+				return nil
+			}
+			if files++; files > maxWatched {
+				return fs.SkipAll
+			}
+			if st, err := os.Stat(path); err == nil && !st.IsDir() {
+				mix(fmt.Sprintf("%s %d %d\n", path, st.Size(), st.ModTime().UnixNano()))
+			}
+			return nil
+		})
+	}
+	return fmt.Sprint(h)
+}

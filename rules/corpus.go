@@ -1,0 +1,165 @@
+package rules
+
+// corpus is an observation's stacks as numbers. All rules share it, so that a
+// name is looked at once and not once per rule and frame.
+type corpus struct {
+	o *Observation // its Stacks are nil when the numbers are all there is
+	// lanes are the native and the PHP frames, by FrameKind.
+	lanes [2]lane
+	// stops and samples count the events of each stack.
+	stops, samples       []int
+	allStops, allSamples int
+	// open are the stacks with frames that were not read, dark those in which
+	// PHP's interpreter is at work and no PHP frame is known.
+	open, dark []int
+}
+
+// lane is one kind of frames of all stacks.
+type lane struct {
+	symbols []symbol
+	named   map[string]uint32    // of native functions
+	ids     map[symbolKey]uint32 // of all others
+	start   []int                // of each stack in seq, and the end of the last
+	seq     []uint32             // symbols, leaf first
+}
+
+// symbol is what a pattern's names are compared with. Frames of one symbol
+// differ in module, file and line only.
+type symbol struct {
+	frame Frame // one that has it
+	// names are the numbers of its name among those that rules have, of PHP
+	// also of the name with its class; -1 for none.
+	names [2]int32
+}
+
+type symbolKey struct {
+	name, class string
+	flag        bool // native, without a name: in libc; PHP: implemented in C
+}
+
+// intern turns the stacks of an observation into numbers.
+func intern(o *Observation) *corpus {
+	c := &corpus{o: o, stops: make([]int, len(o.Stacks)), samples: make([]int, len(o.Stacks))}
+	for i := range o.Events {
+		if ev := &o.Events[i]; ev.Kind == Stop {
+			c.stops[ev.Stack]++
+			c.allStops++
+		} else {
+			c.samples[ev.Stack]++
+			c.allSamples++
+		}
+	}
+	var near [2]neighbour
+	for k := range c.lanes {
+		c.lanes[k].start = append(make([]int, 0, len(o.Stacks)+1), 0)
+	}
+	for i := range o.Stacks {
+		s := &o.Stacks[i]
+		engine := false
+		for j := range s.Frames {
+			f := &s.Frames[j]
+			engine = engine || f.Kind == Native && f.Name == "execute_ex"
+			l := &c.lanes[f.Kind]
+			// A stack has most frames in common with the one before.
+			l.seq = append(l.seq, near[f.Kind].intern(l, f))
+		}
+		for k := range c.lanes {
+			l := &c.lanes[k]
+			near[k] = neighbour{l.start[i], len(l.seq)}
+			l.start = append(l.start, len(l.seq))
+		}
+		if s.Truncated {
+			c.open = append(c.open, i)
+		}
+		if engine && len(c.lanes[PHP].of(i)) == 0 {
+			c.dark = append(c.dark, i)
+		}
+	}
+	return c
+}
+
+// neighbour reads along in the stack before.
+type neighbour struct{ at, end int } // in lane.seq
+
+// ahead is how far a neighbour looks for its place after a difference.
+const ahead = 8
+
+func (n *neighbour) intern(l *lane, f *Frame) uint32 {
+	if n.at < n.end {
+		if id := l.seq[n.at]; l.symbols[id].fits(f) {
+			n.at++
+			return id
+		}
+	}
+	id := l.intern(f)
+	for q := n.at; q < min(n.end, n.at+ahead); q++ {
+		if l.seq[q] == id {
+			n.at = q + 1
+			break
+		}
+	}
+	return id
+}
+
+// fits reports whether a frame has the symbol.
+func (s *symbol) fits(f *Frame) bool {
+	o := &s.frame
+	if o.Name != f.Name {
+		return false
+	}
+	if f.Kind == PHP {
+		return o.Class == f.Class && o.Internal == f.Internal
+	}
+	return f.Name != "" || isLibc(o.Module) == isLibc(f.Module)
+}
+
+func (l *lane) intern(f *Frame) uint32 {
+	if l.ids == nil {
+		l.named, l.ids = make(map[string]uint32), make(map[symbolKey]uint32)
+	}
+	if f.Kind == Native && f.Name != "" {
+		id, ok := l.named[f.Name]
+		if !ok {
+			id = l.add(f)
+			l.named[f.Name] = id
+		}
+		return id
+	}
+	key := symbolKey{f.Name, f.Class, f.Internal}
+	if f.Kind == Native {
+		key = symbolKey{flag: isLibc(f.Module)}
+	}
+	id, ok := l.ids[key]
+	if !ok {
+		id = l.add(f)
+		l.ids[key] = id
+	}
+	return id
+}
+
+func (l *lane) add(f *Frame) uint32 {
+	l.symbols = append(l.symbols, symbol{frame: *f, names: [2]int32{-1, -1}})
+	return uint32(len(l.symbols) - 1)
+}
+
+// of lists the symbols of one stack.
+func (l *lane) of(stack int) []uint32 { return l.seq[l.start[stack]:l.start[stack+1]] }
+
+// truncated reports whether a stack has frames that were not read.
+func (c *corpus) truncated(stack int) bool { return c.o.Stacks != nil && c.o.Stacks[stack].Truncated }
+
+// view lists a stack's frames, and which of them are of a kind.
+func (c *corpus) view(kind FrameKind, stack int) ([]Frame, []int) {
+	if c.o.Stacks != nil {
+		frames := c.o.Stacks[stack].Frames
+		return frames, view(frames, kind)
+	}
+	// Of a benchmark, whose frames are their symbols.
+	l := &c.lanes[kind]
+	ids := l.of(stack)
+	frames, at := make([]Frame, len(ids)), make([]int, len(ids))
+	for i, id := range ids {
+		frames[i], at[i] = l.symbols[id].frame, i
+	}
+	return frames, at
+}

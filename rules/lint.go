@@ -1,0 +1,232 @@
+package rules
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/phpwhy/phpwhy/symbolize/symname"
+)
+
+// LintOptions say what Lint holds rules against.
+type LintOptions struct {
+	Tests []Case
+	// Symbols are the C functions that are known beside PHP's own.
+	Symbols Symbols
+	// Now is the time at which exceptions expire; with the zero time none does.
+	Now time.Time
+	// Only tells the rules that are meant, nil for all. The others are there
+	// to be superseded and overridden.
+	Only func(*Rule) bool
+}
+
+// Lint finds what loads without a problem and is yet a mistake.
+func (s *Set) Lint(o LintOptions) []Problem {
+	l := linter{set: s, o: o}
+	tested := make(map[string]map[Verdict]bool)
+	for i := range o.Tests {
+		c := &o.Tests[i]
+		if s.Rule(c.Rule) == nil && tested[c.Rule] == nil {
+			l.file = c.File
+			l.addf(mark{c.RuleLine, c.RuleCol}, codeTestRule, "no rule is called %s%s", c.Rule, didYouMean(c.Rule, s.ids()))
+		}
+		if tested[c.Rule] == nil {
+			tested[c.Rule] = make(map[Verdict]bool)
+		}
+		tested[c.Rule][c.Expect] = true
+	}
+	for _, r := range s.rules {
+		if o.Only == nil || o.Only(r) {
+			l.rule(r, tested[r.ID])
+		}
+	}
+	sortProblems(l.problems)
+	return l.problems
+}
+
+func (s *Set) ids() []string { return slices.Sorted(maps.Keys(s.byID)) }
+
+// linter collects the problems of one run.
+type linter struct {
+	set      *Set
+	o        LintOptions
+	file     string
+	problems []Problem
+}
+
+func (l *linter) addf(at mark, code, format string, args ...any) {
+	l.problems = append(l.problems, Problem{l.file, max(at.line, 1), max(at.col, 1), code, fmt.Sprintf(format, args...)})
+}
+
+func (l *linter) rule(r *Rule, tested map[Verdict]bool) {
+	l.file = r.File
+	switch {
+	case len(tested) == 0:
+		l.addf(r.at["id"], codeUntested, "no test says when %s matches; phpwhy rules new shows what a test looks like", r.ID)
+	case !tested[NoMatch]:
+		l.addf(r.at["id"], codeNoNearMiss, "no test says when %s does not match: add a capture of a near miss with expect: no_match", r.ID)
+	}
+	if r.Overrides != nil && r.replaces == nil {
+		l.addf(r.at["overrides"], codeNoOverride, "no rule %s is loaded here that could be overridden", r.ID)
+	}
+	for _, id := range r.Supersedes {
+		if l.set.Rule(id) == nil {
+			l.addf(r.at["supersedes"], codeSupersedes, "supersedes a rule that does not exist: %s%s", id, didYouMean(id, l.set.ids()))
+		}
+	}
+	l.applies(r)
+	l.patterns(r)
+	l.names(r)
+	l.score(r)
+	l.exceptions(r)
+}
+
+// score adds up the most that a rule can reach.
+func (l *linter) score(r *Rule) {
+	most := r.score.base
+	for _, p := range r.score.plus {
+		most += max(0, p.add)
+	}
+	if most < r.score.reportAt {
+		l.addf(r.at["score"], codeNoReport, "the score is %.2f at most and never reaches report_at, %.2f", most, r.score.reportAt)
+	}
+}
+
+// sapis are the names that php_sapi_name gives.
+var sapis = []string{"apache2handler", "cgi-fcgi", "cli", "cli-server", "embed", "fpm-fcgi", "frankenphp", "fuzzer", "litespeed", "phpdbg", "unit", "uwsgi"}
+
+func (l *linter) applies(r *Rule) {
+	at := r.at["applies_to"]
+	for _, s := range r.applies.sapi {
+		if !slices.Contains(sapis, s) {
+			l.addf(at, codeSAPI, "no SAPI is called %s%s", s, didYouMean(s, sapis))
+		}
+	}
+	if !released(r.applies.php) {
+		l.addf(at, codeNoVersion, "no PHP has a version in this range")
+	}
+}
+
+// released reports whether some version from 5.2 to 8.9 meets the tests.
+func released(ts []versionTest) bool {
+	for major, minors := range map[int][2]int{5: {2, 6}, 7: {0, 4}, 8: {0, 9}} {
+		for minor := minors[0]; minor <= minors[1]; minor++ {
+			for patch := range 60 {
+				if meets([]int{major, minor, patch}, ts) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// patterns looks at the rule's frame lines.
+func (l *linter) patterns(r *Rule) {
+	texts := make(map[string]string)
+	for _, a := range r.alts {
+		p := a.prg.p
+		if !p.exact() {
+			l.addf(a.at, codeNoAnchor, "%s has no line that one exact name must match, so it is tried on every stack%s", a.title(), unkHint(p))
+		}
+		key := fmt.Sprint(a.group, p.php)
+		for i := range p.elements {
+			e := &p.elements[i]
+			key += "\n" + strings.Join(strings.Fields(e.text), " ")
+			if !e.php {
+				l.symbols(e)
+			}
+		}
+		if other, twice := texts[key]; twice {
+			l.addf(a.at, codeTwice, "%s is the same as %s", a.title(), other)
+		}
+		texts[key] = a.title()
+	}
+}
+
+func unkHint(p *pattern) string {
+	for i := range p.elements {
+		if e := &p.elements[i]; e.unk && len(e.names) > 0 && e.min > 0 {
+			return "; a line with unk is no anchor"
+		}
+	}
+	return ""
+}
+
+// title is how messages call an alternative.
+func (a *alternative) title() string {
+	switch {
+	case a.name != "":
+		return a.name
+	case a.prg.php:
+		return "php"
+	}
+	return "stack"
+}
+
+// exact reports whether some frame must have one of a few exact names, which
+// is what the index of patterns goes by. PHP's own frames are few, and user
+// code can be called anything: any line that must match is good there.
+func (p *pattern) exact() bool {
+	for i := range p.elements {
+		e := &p.elements[i]
+		if e.min > 0 && (e.php && !e.any || !e.unk && len(e.names) > 0 && len(e.globs) == 0) {
+			return true
+		}
+	}
+	return false
+}
+
+// symbols looks up the names of a frame line.
+func (l *linter) symbols(e *element) {
+	for _, w := range e.words {
+		at := mark{e.at.line, e.at.col + w.off}
+		if isGlob(w.text) {
+			if !l.o.Symbols.matches(w.text) {
+				l.addf(at, codeSymbol, "no known symbol fits %s", w.text)
+			}
+			continue
+		}
+		if name := symname.Canonical(w.text); !l.o.Symbols.has(name) {
+			hint := ""
+			if n := l.o.Symbols.like(name); n != "" {
+				hint = fmt.Sprintf(" (did you mean %s?)", n)
+			}
+			l.addf(at, codeSymbol, "name in no known symbol list: %s%s", w.text, hint)
+		}
+	}
+}
+
+// names finds what is bound and not used.
+func (l *linter) names(r *Rule) {
+	for _, n := range slices.Sorted(maps.Keys(r.bind)) {
+		if !slices.Contains(r.message.names, n) {
+			l.addf(r.at["bind"], codeUnused, "%s is bound, but message does not show it", n)
+		}
+	}
+}
+
+func (l *linter) exceptions(r *Rule) {
+	for _, e := range r.exceptions {
+		switch {
+		case !r.captures("site"):
+			l.addf(e.mark, codeException, "no frame line has as=site, so this exception never applies")
+		case !l.o.Now.IsZero() && !l.o.Now.Before(e.until):
+			l.addf(e.mark, codeException, "this exception ended on %s", e.until.AddDate(0, 0, -1).Format(time.DateOnly))
+		}
+	}
+}
+
+// captures reports whether some frame line captures a name.
+func (r *Rule) captures(name string) bool {
+	for _, a := range r.alts {
+		for i := range a.prg.p.elements {
+			if a.prg.p.elements[i].as == name {
+				return true
+			}
+		}
+	}
+	return false
+}
