@@ -55,7 +55,7 @@ func (e *hwbp) arm() error {
 	// Events start disabled, so that a refusal leaves no trace.
 	e.off = true
 	for _, t := range e.s.threads {
-		if err := e.addThread(t); err != nil {
+		if err := ignoreGone(e.addThread(t)); err != nil {
 			return err
 		}
 	}

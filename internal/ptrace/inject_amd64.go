@@ -191,12 +191,13 @@ func (s *session) send(t *tracee, calls ...call) (bool, error) {
 	return true, setRegs(t.tid, &r)
 }
 
-// have has any one thread make the calls while the others run.
-func (s *session) have(calls ...call) error {
+// have has any one thread make the calls while the others run. It returns the
+// thread that is on its way, nil when the calls have been made.
+func (s *session) have(calls ...call) (*tracee, error) {
 	var errs error
 	for _, t := range s.vehicles() {
 		if t.stopped { // and is to stay so: a program at its start
-			return s.injectAll(t, calls)
+			return nil, s.injectAll(t, calls)
 		}
 		_ = interrupt(t.tid)
 		if err := s.settle(t); err != nil {
@@ -212,15 +213,18 @@ func (s *session) have(calls ...call) error {
 		}
 		err = errors.Join(err, s.resume(t, 0))
 		s.hasStood()
-		if !errors.Is(err, ErrNoRoom) {
-			return err
+		switch {
+		case err == nil && sent:
+			return t, nil
+		case !errors.Is(err, ErrNoRoom):
+			return nil, err
 		}
 		errs = errors.Join(errs, err)
 	}
 	if errs == nil {
 		errs = s.noThread()
 	}
-	return errs
+	return nil, errs
 }
 
 func (s *session) injectAll(t *tracee, calls []call) error {

@@ -1,6 +1,7 @@
 package ptrace
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -57,6 +58,10 @@ func (e *int3) prepare() error {
 }
 
 func (e *int3) arm() error {
+	// First of all, because it also removes an earlier tracer's breakpoints.
+	if own, err := e.s.ownAction(); err != nil || own {
+		return cmp.Or(err, ErrOwnAction)
+	}
 	for _, bp := range e.bps {
 		var code [x86.MaxLen]byte
 		n, err := e.s.mem.ReadAt(code[:], int64(bp.Addr))

@@ -92,12 +92,13 @@ func (s *session) spread(fill layout) error {
 		return fmt.Errorf("write to that page: %w", err)
 	}
 	n.off = false
-	if err := s.have(setAction(&sigaction{Handler: handler, Restorer: restorer, Flags: saSiginfo | saRestorer | saOnStack | saNoDefer,
+	t, err := s.have(setAction(&sigaction{Handler: handler, Restorer: restorer, Flags: saSiginfo | saRestorer | saOnStack | saNoDefer,
 		// Nothing may run on top of the handler: its page goes away.
-		Mask: ^uint64(1 << (uint(unix.SIGTRAP) - 1))})); err != nil {
+		Mask: ^uint64(1 << (uint(unix.SIGTRAP) - 1))}))
+	if err != nil {
 		return err
 	}
-	return s.await("its action for SIGTRAP to be set", func() (bool, error) { return s.catches() })
+	return s.await(t, "its action for SIGTRAP to be set", s.catches)
 }
 
 // ownAction reports whether the target does not have the default action for
@@ -143,15 +144,12 @@ func (s *session) mapPage() (uint64, error) {
 		if err != nil {
 			return 0, err
 		}
-		if err := s.have(call{nr: unix.SYS_MMAP, args: []uint64{at, netPageSize, unix.PROT_READ | unix.PROT_EXEC,
-			unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED_NOREPLACE, ^uint64(0), 0}}); err != nil {
+		t, err := s.have(call{nr: unix.SYS_MMAP, args: []uint64{at, netPageSize, unix.PROT_READ | unix.PROT_EXEC,
+			unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED_NOREPLACE, ^uint64(0), 0}})
+		if err != nil {
 			return 0, err
 		}
-		err = s.await("the page to be mapped", func() (bool, error) {
-			var b [1]byte
-			_, err := s.mem.ReadAt(b[:], int64(at))
-			return err == nil, nil
-		})
+		err = s.await(t, "the page to be mapped", func() (bool, error) { return s.mapped(at), nil })
 		if err == nil || s.ended != nil {
 			return at, err
 		}
@@ -197,17 +195,59 @@ func widestGap(pid int) (uint64, error) {
 // make. It may have to wait for its turn on a busy machine.
 const sentTimeout = 2 * time.Second
 
-// await polls for what a thread does once it has been let go.
-func (s *session) await(what string, done func() (bool, error)) error {
+// await polls for what a thread does once it has been let go, and meanwhile
+// sees to what else comes to that thread: nil when there is nothing to see to.
+func (s *session) await(t *tracee, what string, done func() (bool, error)) error {
+	stopped := false
 	for until := time.Now().Add(sentTimeout); ; time.Sleep(20 * time.Microsecond) {
 		ok, err := done()
+		if ok && stopped {
+			_ = interrupt(t.tid) // back into the stop that it was let out of
+		}
 		if err != nil || ok {
 			return err
+		}
+		if t != nil && s.threads[t.tid] != t || s.ended != nil {
+			return s.noThread()
+		}
+		if t != nil {
+			group, err := s.along(t)
+			if stopped = stopped || group; err != nil && !gone(err) {
+				return err
+			}
 		}
 		if time.Now().After(until) {
 			return fmt.Errorf("wait for %s: %w", what, ErrNotStopping)
 		}
 	}
+}
+
+// along handles what has come to a thread on its way, so that it goes on. It
+// reports whether it has let it out of a group stop: its tracer may.
+func (s *session) along(t *tracee) (group bool, err error) {
+	var ev event
+	switch {
+	case !peek(t.tid, &ev):
+		return false, nil
+	case ev.ended():
+		s.reap(&ev)
+		return false, nil
+	case ev.trace() == unix.PTRACE_EVENT_STOP:
+		t.group = false
+		return ev.sig() != int(unix.SIGTRAP), s.resume(t, 0)
+	case ev.trace() != 0:
+		return false, s.born(t, &ev)
+	case ev.syscallStop():
+		return false, s.resume(t, 0)
+	}
+	return false, s.deliver(t, ev.sig())
+}
+
+// mapped reports whether there is memory at an address.
+func (s *session) mapped(at uint64) bool {
+	var b [1]byte
+	_, err := s.mem.ReadAt(b[:], int64(at))
+	return err == nil
 }
 
 func (s *session) noThread() error {
@@ -218,7 +258,7 @@ func (s *session) noThread() error {
 }
 
 // unspread puts the target's own action back and frees the page. All threads
-// stand still; they must then be detached, which completes it. Twice is fine.
+// stand still; close completes it when it lets them go. Twice is fine.
 func (s *session) unspread() error {
 	n := s.net
 	if n == nil || s.ended != nil {
@@ -242,7 +282,7 @@ func (s *session) unspread() error {
 	calls = append(calls, call{nr: unix.SYS_MUNMAP, args: []uint64{n.Page, netPageSize}})
 	sent, err := s.send(t, calls...)
 	if sent {
-		s.sent = n.Page
+		s.sent, s.gone = t, n.Page
 	}
 	if sent || err != nil && !errors.Is(err, ErrNoRoom) {
 		return ignoreGone(err)

@@ -47,7 +47,8 @@ type session struct {
 	net     *net
 	code    borrowed // zero until it is needed
 	held    bool     // the target stands still until it is armed
-	sent    uint64   // a page that a thread has been sent to unmap
+	sent    *tracee  // a thread that is to unmap the page that will be gone
+	gone    uint64
 	// since is when the first thread that stands now was seen to, and stood are
 	// the times for which any have stood, other than for a handler.
 	since   time.Time
@@ -516,10 +517,38 @@ func (s *session) release() error {
 	return errors.Join(errs, s.close())
 }
 
+// finishSent lets all threads go but the one that has been sent, follows that
+// one until it has done what it was sent for, and stops it to be detached.
+func (s *session) finishSent() error {
+	sent := s.sent
+	s.sent = nil
+	var errs error
+	for tid, t := range s.threads {
+		if t != sent && t.stopped {
+			errs = errors.Join(errs, ignoreGone(detach(tid)))
+			if s.eng != nil {
+				s.eng.dropThread(t)
+			}
+			delete(s.threads, tid)
+		}
+	}
+	errs = errors.Join(errs, s.resume(sent, 0))
+	s.hasStood()
+	err := s.await(sent, "the page to be unmapped", func() (bool, error) { return !s.mapped(s.gone), nil })
+	if s.threads[sent.tid] == sent {
+		_ = interrupt(sent.tid)
+		err = errors.Join(err, s.settle(sent))
+	}
+	return errors.Join(errs, ignoreGone(err))
+}
+
 // close detaches from every thread. It expects them to stand still; one that
 // doesn't is detached by the end of this OS thread.
 func (s *session) close() error {
 	var errs error
+	if s.sent != nil && s.ended == nil {
+		errs = s.finishSent()
+	}
 	for tid, t := range s.threads {
 		if t.stopped {
 			errs = errors.Join(errs, ignoreGone(detach(tid)))
@@ -530,14 +559,6 @@ func (s *session) close() error {
 		delete(s.threads, tid)
 	}
 	s.hasStood()
-	if s.sent != 0 && s.ended == nil {
-		// A stopped process will do it when it is continued.
-		_ = s.await("the page to be unmapped", func() (bool, error) {
-			var b [1]byte
-			_, err := s.mem.ReadAt(b[:], int64(s.sent))
-			return err != nil, nil
-		})
-	}
 	if s.mem != nil {
 		errs = errors.Join(errs, s.mem.Close())
 		s.mem = nil
