@@ -517,29 +517,19 @@ func (s *session) release() error {
 	return errors.Join(errs, s.close())
 }
 
-// finishSent lets all threads go but the one that has been sent, follows that
-// one until it has done what it was sent for, and stops it to be detached.
+// finishSent lets the thread that has been sent go, follows it until it has done
+// what it was sent for, and stops it to be detached. The others stand until
+// then: a child that one of them forked would inherit what is being removed.
 func (s *session) finishSent() error {
-	sent := s.sent
+	t := s.sent
 	s.sent = nil
-	var errs error
-	for tid, t := range s.threads {
-		if t != sent && t.stopped {
-			errs = errors.Join(errs, ignoreGone(detach(tid)))
-			if s.eng != nil {
-				s.eng.dropThread(t)
-			}
-			delete(s.threads, tid)
-		}
+	err := s.resume(t, 0)
+	err = errors.Join(err, s.await(t, "the page to be unmapped", func() (bool, error) { return !s.mapped(s.gone), nil }))
+	if s.threads[t.tid] == t {
+		_ = interrupt(t.tid)
+		err = errors.Join(err, s.settle(t))
 	}
-	errs = errors.Join(errs, s.resume(sent, 0))
-	s.hasStood()
-	err := s.await(sent, "the page to be unmapped", func() (bool, error) { return !s.mapped(s.gone), nil })
-	if s.threads[sent.tid] == sent {
-		_ = interrupt(sent.tid)
-		err = errors.Join(err, s.settle(sent))
-	}
-	return errors.Join(errs, ignoreGone(err))
+	return ignoreGone(err)
 }
 
 // close detaches from every thread. It expects them to stand still; one that
