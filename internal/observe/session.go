@@ -206,6 +206,7 @@ func (s *session) hostJIT(img *symbolize.Image) {
 func (s *session) prepare(opt Options) (ptrace.Options, error) {
 	po := ptrace.Options{
 		Engine: opt.Engine, SampleEvery: opt.SampleEvery, MaxStops: opt.Stops, For: opt.For, MaxPause: opt.MaxPause,
+		Program: s.live.Program,
 	}
 	s.pipe.progress = opt.Progress
 	first := s.rehearse()

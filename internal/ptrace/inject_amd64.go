@@ -185,10 +185,15 @@ func (s *session) send(t *tracee, calls ...call) (bool, error) {
 		return false, err
 	}
 	r, _, err := s.lay(t, s.mem, &r, calls)
+	if err == nil {
+		err = setRegs(t.tid, &r)
+	}
 	if err != nil {
 		return false, err
 	}
-	return true, setRegs(t.tid, &r)
+	// No signal may come first: there may be thousands. The last frame has the
+	// mask as it was; a tracer killed before this leaves nothing undone.
+	return true, setSigMask(t.tid, ^uint64(0))
 }
 
 // have has any one thread make the calls while the others run. It returns the

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/phpwhy/phpwhy/internal/ptrace/x86"
 )
@@ -83,12 +86,81 @@ func (e *int3) arm() error {
 	if err := e.s.spread(e.layout); err != nil {
 		return err
 	}
+	if err := e.expose(); err != nil {
+		return err
+	}
 	if e.guard != nil {
 		if err := e.guard.brief(e.undo()); err != nil {
 			return errors.Join(err, e.s.unspread())
 		}
 	}
 	return e.unpause()
+}
+
+// expose unblocks SIGTRAP in the threads that block it, for as long as there
+// are breakpoints: the kernel forces an int3's signal on a thread that blocks
+// it, and takes the action away from the whole process for that
+// (kernel/signal.c, force_sig_info_to_task), so that the next one kills when no
+// tracer is there. The other signals stay as they are.
+func (e *int3) expose() error {
+	for _, t := range e.s.vehicles() {
+		if blocked, err := strconv.ParseUint(statusField(t.tid, "SigBlk"), 16, 64); err != nil || blocked&trapMask == 0 {
+			continue // or it is ending
+		}
+		standing := t.stopped
+		if !standing {
+			_ = interrupt(t.tid)
+			if err := e.s.settle(t); err != nil {
+				return fmt.Errorf("thread %d: %w", t.tid, err)
+			}
+		}
+		if e.s.threads[t.tid] != t {
+			continue
+		}
+		mask, err := getSigMask(t.tid)
+		if err == nil && mask&trapMask != 0 {
+			t.exposed = mask
+			err = setSigMask(t.tid, mask&^trapMask)
+		}
+		if !standing {
+			err = errors.Join(ignoreGone(err), e.s.resume(t, 0))
+			e.s.hasStood()
+		}
+		if err != nil && !gone(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// cover undoes expose for the threads that stand still.
+func (e *int3) cover() error {
+	var errs error
+	for _, t := range e.s.threads {
+		if t.stopped {
+			errs = errors.Join(errs, ignoreGone(t.cover()))
+		}
+	}
+	return errs
+}
+
+// trapMask is SIGTRAP in a signal mask.
+const trapMask = 1 << (uint(unix.SIGTRAP) - 1)
+
+// cover blocks SIGTRAP again in a thread that stands still and did so before,
+// unless it has unblocked others since: one that was about to create a thread
+// blocked them all for that moment.
+func (t *tracee) cover() error {
+	was := t.exposed
+	if was == 0 {
+		return nil
+	}
+	t.exposed = 0
+	mask, err := getSigMask(t.tid)
+	if err != nil || was&^trapMask&^mask != 0 {
+		return err
+	}
+	return setSigMask(t.tid, mask|trapMask)
 }
 
 // layout fills the net's page: the handler, its way back, the table of
@@ -125,9 +197,14 @@ func (e *int3) layout(page uint64) (code []byte, handler, restorer uint64) {
 
 // undo is what the guard needs to know.
 func (e *int3) undo() undo {
-	u := undo{PID: e.s.pid, Net: *e.s.net}
+	u := undo{PID: e.s.pid, Net: *e.s.net, Exposed: map[int]uint64{}}
 	for _, t := range e.at {
 		u.Sites = append(u.Sites, undoSite{Addr: t.addr, Slot: t.slot, Code: t.insn.Bytes()})
+	}
+	for tid, t := range e.s.threads {
+		if t.exposed != 0 {
+			u.Exposed[tid] = t.exposed
+		}
 	}
 	return u
 }
@@ -166,7 +243,7 @@ func (e *int3) disarm() error {
 			errs = errors.Join(errs, ignoreGone(e.leave(t)))
 		}
 	}
-	errs = errors.Join(errs, e.s.unspread())
+	errs = errors.Join(errs, e.cover(), e.s.unspread())
 	e.lost()
 	return errs
 }

@@ -86,10 +86,11 @@ func (s *session) sites(page uint64, code []byte) []site {
 		}
 		var insn [x86.MaxLen]byte
 		n, _ := s.mem.ReadAt(insn[:], int64(addr))
-		if n == 0 || insn[0] != int3Byte {
-			continue
+		first := code[slot-page+firstAt]
+		if n == 0 || insn[0] != int3Byte && insn[0] != first {
+			continue // other code by now; with first in its place a guard has been here
 		}
-		insn[0] = code[slot-page+firstAt]
+		insn[0] = first
 		if in, err := x86.Decode(insn[:n]); err == nil {
 			out = append(out, site{addr: addr, insn: in, slot: slot})
 		}

@@ -1,6 +1,7 @@
 package ptrace
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,14 +20,20 @@ const pauseSlack = 2 * time.Millisecond
 // Observe traces a process until Options say that it is enough, the context is
 // cancelled, or the process ends. The result is valid together with an error.
 func Observe(ctx context.Context, pid int, o Options, h Handler) (Result, error) {
-	res := Result{PID: pid}
-	if _, err := proc.Open(pid); err != nil {
+	res := Result{PID: pid, Hits: make([]uint64, len(o.Breakpoints))}
+	p, err := proc.Open(pid)
+	if err != nil {
 		return res, err
 	}
-	err := onThread(func() error {
+	err = onThread(func() error {
 		s := newSession(pid)
 		if err := s.attach(); err != nil {
 			return errors.Join(err, s.release())
+		}
+		// From here on an exec is reported.
+		if o.Program != nil && !bytes.Equal(o.Program, p.Program()) {
+			res.Ended = EndExec
+			return s.release()
 		}
 		return newObserver(s, o, h, &res).run(ctx)
 	})

@@ -57,7 +57,8 @@ func StartSubject() (*Subject, error) {
 	}
 	defer outR.Close()
 	p, err := os.StartProcess("/proc/self/exe", []string{"phpwhy", ProbeArg}, &os.ProcAttr{
-		Files: []*os.File{inR, outW, nil}, Env: []string{"GOMAXPROCS=1"},
+		// Go opens /dev/null for what is closed, and a root directory may have none.
+		Files: []*os.File{inR, outW, outW}, Env: []string{"GOMAXPROCS=1"},
 	})
 	err = errors.Join(err, outW.Close())
 	if err != nil {

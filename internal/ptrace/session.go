@@ -32,6 +32,9 @@ type tracee struct {
 	sample  bool  // an interrupt for a sample is under way
 	child   bool  // not a thread of the target
 	fds     []int // perf events of this thread
+	// exposed is the mask of a thread that blocked SIGTRAP, and does again when
+	// it is let go; 0 for others.
+	exposed uint64
 }
 
 // session is everything that one tracer thread holds of one process.
@@ -334,16 +337,16 @@ func (s *session) born(t *tracee, ev *event) error {
 	}
 	var errs error
 	if msg > 0 {
-		errs = s.newTask(msg, ev.trace(), t.child)
+		errs = s.newTask(msg, ev.trace(), t)
 	}
 	return errors.Join(errs, s.resume(t, 0))
 }
 
 // newTask takes over a thread or child that the kernel attached automatically.
-func (s *session) newTask(tid, how int, ofChild bool) error {
-	thread := how == unix.PTRACE_EVENT_CLONE && !ofChild && sameProcess(s.pid, tid)
+func (s *session) newTask(tid, how int, parent *tracee) error {
+	thread := how == unix.PTRACE_EVENT_CLONE && !parent.child && sameProcess(s.pid, tid)
 	t := s.add(tid)
-	t.child = !thread
+	t.child, t.exposed = !thread, parent.exposed // masks are inherited
 	var ev event
 	if s.early[tid] {
 		delete(s.early, tid)
@@ -394,7 +397,7 @@ func (s *session) newChild(t *tracee, how int) error {
 	if s.eng != nil && s.eng.inMemory() {
 		err = errors.Join(err, s.eng.forked(t))
 	}
-	err = errors.Join(err, ignoreGone(detach(t.tid)))
+	err = errors.Join(err, ignoreGone(t.cover()), ignoreGone(detach(t.tid)))
 	delete(s.threads, t.tid)
 	return err
 }
@@ -411,7 +414,7 @@ func (s *session) execed(t *tracee) error {
 	t.stopped = true
 	consume(t.tid)
 	if t.child {
-		err := ignoreGone(detach(t.tid))
+		err := errors.Join(ignoreGone(t.cover()), ignoreGone(detach(t.tid)))
 		delete(s.threads, t.tid)
 		return err
 	}
@@ -427,7 +430,7 @@ func (s *session) execed(t *tracee) error {
 		s.eng.lost()
 	}
 	s.net, s.code = nil, borrowed{} // exec has reset the action and dropped the page
-	return nil
+	return ignoreGone(t.cover())    // and kept the mask
 }
 
 // reap takes the end of a thread, and notes it when it was the target's.
