@@ -35,7 +35,8 @@ type engine interface {
 	// memory, and forked removes those from a child's copy.
 	inMemory() bool
 	forked(t *tracee) error
-	// lost says that the target's program is gone and with it the breakpoints.
+	// lost says that the breakpoints are gone: removed, or with the target's
+	// program. Twice is fine.
 	lost()
 	// hit looks at a SIGTRAP stop. It returns the index of the breakpoint and
 	// the registers with the program counter on it, or notOurs, or stale.
@@ -102,6 +103,7 @@ func (s *session) try(e engine) error {
 	} else {
 		err = errors.Join(err, e.disarm())
 	}
+	e.lost()
 	s.eng = nil
 	return err
 }

@@ -34,6 +34,20 @@ type undoSite struct {
 	Code       []byte // of the instruction
 }
 
+// undo is what a guard needs to know of every engine.
+func (s *session) undo() undo {
+	u := undo{PID: s.pid, Exposed: map[int]uint64{}}
+	if s.net != nil {
+		u.Net = *s.net
+	}
+	for tid, t := range s.threads {
+		if t.exposed != 0 {
+			u.Exposed[tid] = t.exposed
+		}
+	}
+	return u
+}
+
 // guard is the process that waits for this one's death. The worker survives
 // that by its net; the guard gives it its own code and speed back.
 type guard struct {

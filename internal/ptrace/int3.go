@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
-
-	"golang.org/x/sys/unix"
+	"slices"
 
 	"github.com/phpwhy/phpwhy/internal/ptrace/x86"
 )
@@ -35,6 +33,7 @@ type int3 struct {
 	want  bool   // a guard
 	page  uint64
 	armed bool // bytes may be in the target's memory
+	found bool // left by a tracer that was killed: the net's handler may have run
 }
 
 // site is one breakpoint's place in the code.
@@ -86,81 +85,15 @@ func (e *int3) arm() error {
 	if err := e.s.spread(e.layout); err != nil {
 		return err
 	}
-	if err := e.expose(); err != nil {
+	if err := e.s.expose(); err != nil {
 		return err
 	}
 	if e.guard != nil {
 		if err := e.guard.brief(e.undo()); err != nil {
-			return errors.Join(err, e.s.unspread())
-		}
-	}
-	return e.unpause()
-}
-
-// expose unblocks SIGTRAP in the threads that block it, for as long as there
-// are breakpoints: the kernel forces an int3's signal on a thread that blocks
-// it, and takes the action away from the whole process for that
-// (kernel/signal.c, force_sig_info_to_task), so that the next one kills when no
-// tracer is there. The other signals stay as they are.
-func (e *int3) expose() error {
-	for _, t := range e.s.vehicles() {
-		if blocked, err := strconv.ParseUint(statusField(t.tid, "SigBlk"), 16, 64); err != nil || blocked&trapMask == 0 {
-			continue // or it is ending
-		}
-		standing := t.stopped
-		if !standing {
-			_ = interrupt(t.tid)
-			if err := e.s.settle(t); err != nil {
-				return fmt.Errorf("thread %d: %w", t.tid, err)
-			}
-		}
-		if e.s.threads[t.tid] != t {
-			continue
-		}
-		mask, err := getSigMask(t.tid)
-		if err == nil && mask&trapMask != 0 {
-			t.exposed = mask
-			err = setSigMask(t.tid, mask&^trapMask)
-		}
-		if !standing {
-			err = errors.Join(ignoreGone(err), e.s.resume(t, 0))
-			e.s.hasStood()
-		}
-		if err != nil && !gone(err) {
 			return err
 		}
 	}
-	return nil
-}
-
-// cover undoes expose for the threads that stand still.
-func (e *int3) cover() error {
-	var errs error
-	for _, t := range e.s.threads {
-		if t.stopped {
-			errs = errors.Join(errs, ignoreGone(t.cover()))
-		}
-	}
-	return errs
-}
-
-// trapMask is SIGTRAP in a signal mask.
-const trapMask = 1 << (uint(unix.SIGTRAP) - 1)
-
-// cover blocks SIGTRAP again in a thread that stands still and did so before,
-// unless it has unblocked others since: one that was about to create a thread
-// blocked them all for that moment.
-func (t *tracee) cover() error {
-	was := t.exposed
-	if was == 0 {
-		return nil
-	}
-	t.exposed = 0
-	mask, err := getSigMask(t.tid)
-	if err != nil || was&^trapMask&^mask != 0 {
-		return err
-	}
-	return setSigMask(t.tid, mask|trapMask)
+	return e.unpause()
 }
 
 // layout fills the net's page: the handler, its way back, the table of
@@ -197,14 +130,9 @@ func (e *int3) layout(page uint64) (code []byte, handler, restorer uint64) {
 
 // undo is what the guard needs to know.
 func (e *int3) undo() undo {
-	u := undo{PID: e.s.pid, Net: *e.s.net, Exposed: map[int]uint64{}}
+	u := e.s.undo()
 	for _, t := range e.at {
 		u.Sites = append(u.Sites, undoSite{Addr: t.addr, Slot: t.slot, Code: t.insn.Bytes()})
-	}
-	for tid, t := range e.s.threads {
-		if t.exposed != 0 {
-			u.Exposed[tid] = t.exposed
-		}
 	}
 	return u
 }
@@ -243,9 +171,7 @@ func (e *int3) disarm() error {
 			errs = errors.Join(errs, ignoreGone(e.leave(t)))
 		}
 	}
-	errs = errors.Join(errs, e.cover(), e.s.unspread())
-	e.lost()
-	return errs
+	return errors.Join(errs, e.s.cover(), e.s.unspread())
 }
 
 // lost tells the guard that there is nothing left to remove.
@@ -283,11 +209,56 @@ func (e *int3) leave(t *tracee) error {
 		}
 		sig = ev.unblockable()
 	}
+	if e.slotsInUse() {
+		if err := e.leaveFrames(t, r.Rsp); err != nil {
+			return err
+		}
+	}
 	was := r.Rip
 	if e.original(&r); r.Rip == was {
 		return nil
 	}
 	return setRegs(t.tid, &r)
+}
+
+// slotsInUse reports whether threads may have been sent to the copies of the
+// instructions: by pass when one can't be emulated, or by the net's handler.
+func (e *int3) slotsInUse() bool {
+	return e.found || slices.ContainsFunc(e.at, func(t site) bool { return !t.insn.Emulated() })
+}
+
+// maxStackScan bounds the part of a stack that is searched for signal frames.
+const maxStackScan = 8 << 20
+
+// leaveFrames does for the frames of signal handlers what leave does for the
+// thread: a signal that came at a copy has its address in the frame, to
+// return to. Nothing else has a reason to point there.
+func (e *int3) leaveFrames(t *tracee, sp uint64) error {
+	end, err := mappingEnd(e.s.pid, sp)
+	if err != nil {
+		return err
+	}
+	sp &^= 7
+	buf := make([]byte, 64<<10)
+	for at := sp; at < end && at-sp < maxStackScan; at += uint64(len(buf)) {
+		n, err := e.s.mem.ReadAt(buf[:min(uint64(len(buf)), end-at)], int64(at))
+		if n == 0 {
+			return err
+		}
+		for i := 0; i+8 <= n; i += 8 {
+			r := userRegs{Rip: binary.LittleEndian.Uint64(buf[i:])}
+			if r.Rip < e.page+slotsAt || r.Rip >= e.page+netPageSize {
+				continue
+			}
+			if e.original(&r); r.Rip >= e.page && r.Rip < e.page+netPageSize {
+				continue
+			}
+			if _, err := e.s.mem.WriteAt(binary.LittleEndian.AppendUint64(nil, r.Rip), int64(at)+int64(i)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // original translates a program counter in a slot: on the copy to the

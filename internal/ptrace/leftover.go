@@ -33,7 +33,7 @@ func (s *session) reclaim() error {
 	if page == 0 {
 		return nil
 	}
-	e := &int3{s: s, page: page, at: s.sites(page, code)}
+	e := &int3{s: s, page: page, at: s.sites(page, code), found: true}
 	if err := e.write(s.mem, false); err != nil {
 		return err
 	}

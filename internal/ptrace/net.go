@@ -191,6 +191,24 @@ func widestGap(pid int) (uint64, error) {
 	return at, nil
 }
 
+// mappingEnd returns where the mapping that holds an address ends.
+func mappingEnd(pid int, addr uint64) (uint64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		lo, rest, _ := strings.Cut(line, "-")
+		hi, _, _ := strings.Cut(rest, " ")
+		start, err1 := strconv.ParseUint(lo, 16, 64)
+		end, err2 := strconv.ParseUint(hi, 16, 64)
+		if err1 == nil && err2 == nil && start <= addr && addr < end {
+			return end, nil
+		}
+	}
+	return 0, fmt.Errorf("no memory at %#x", addr)
+}
+
 // sentTimeout is how long a thread may take to make the calls it was sent to
 // make. It may have to wait for its turn on a busy machine.
 const sentTimeout = 2 * time.Second
