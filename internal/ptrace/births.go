@@ -25,31 +25,24 @@ func (s *session) born(t *tracee, ev *event) error {
 }
 
 // newTask takes over a thread or child that the kernel attached automatically.
+// Its first stop may have come before, or is yet to come.
 func (s *session) newTask(tid, how int, parent *tracee) error {
 	thread := how == unix.PTRACE_EVENT_CLONE && !parent.child && sameProcess(s.pid, tid)
 	t := s.add(tid)
 	t.child, t.exposed = !thread, parent.exposed // masks are inherited
-	var ev event
+	t.born = how
 	if s.early[tid] {
 		delete(s.early, tid)
-		t.stopped = true
-		return s.placed(t, how, thread)
+		return s.arrived(t)
 	}
-	if err := one(tid, &ev, stopTimeout); err != nil {
-		if errors.Is(err, unix.ECHILD) {
-			s.drop(t)
-			return nil
-		}
-		return fmt.Errorf("new thread %d: %w", tid, err)
-	}
-	if ev.ended() {
-		s.reap(&ev)
-		return nil
-	}
-	consume(tid)
-	t.stopped = true
-	t.group = ev.trace() == unix.PTRACE_EVENT_STOP && ev.sig() != int(unix.SIGTRAP)
-	return s.placed(t, how, thread)
+	return nil
+}
+
+// arrived handles the first stop of a new task.
+func (s *session) arrived(t *tracee) error {
+	how := t.born
+	t.born, t.stopped = 0, true
+	return s.placed(t, how, !t.child)
 }
 
 // placed arms a new thread that stands still, or restores a new child.

@@ -220,6 +220,9 @@ func (ob *observer) handle(ev *event) error {
 		return nil
 	case ev.trace() == unix.PTRACE_EVENT_STOP:
 		t.group = ev.sig() != int(unix.SIGTRAP)
+		if t.born != 0 {
+			return s.arrived(t)
+		}
 		if t.sample {
 			t.sample = false
 			return ob.sample(t)

@@ -9,17 +9,22 @@ import (
 func (s *session) release() error {
 	errs := s.fault
 	s.fault, s.since = nil, time.Time{}
-	if s.eng != nil && s.ended == nil {
-		errs = errors.Join(errs, s.stopAll())
-		if s.ended == nil {
-			errs = errors.Join(errs, ignoreGone(s.eng.disarm()))
-		}
-	} else if s.ended == nil {
+	if s.ended == nil {
 		errs = errors.Join(errs, s.stopAll())
 	}
+	eng := s.eng
+	if eng != nil && s.ended == nil {
+		errs = errors.Join(errs, ignoreGone(eng.disarm()))
+	}
+	for _, t := range s.threads {
+		if eng != nil {
+			eng.dropThread(t)
+		}
+	}
+	s.eng = nil // so that threads that appear from here on get no breakpoints
 	errs = errors.Join(errs, s.close())
-	if s.eng != nil {
-		s.eng.lost() // not before: it takes time, and the target runs again
+	if eng != nil {
+		eng.lost() // not before: it takes time, and the target runs again
 	}
 	return errs
 }
@@ -49,9 +54,6 @@ func (s *session) close() error {
 	for tid, t := range s.threads {
 		if t.stopped {
 			errs = errors.Join(errs, ignoreGone(detach(tid)))
-		}
-		if s.eng != nil {
-			s.eng.dropThread(t)
 		}
 		delete(s.threads, tid)
 	}

@@ -3,6 +3,7 @@ package ptrace
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strconv"
 	"time"
@@ -31,6 +32,7 @@ type tracee struct {
 	group   bool  // … in a group stop: resumed by PTRACE_LISTEN
 	sample  bool  // an interrupt for a sample is under way
 	child   bool  // not a thread of the target
+	born    int   // the event that told of it, until its first stop; then 0
 	fds     []int // perf events of this thread
 	// exposed is the mask of a thread that blocked SIGTRAP, and does again when
 	// it is let go; 0 for others.
@@ -171,6 +173,7 @@ func (s *session) stopSome(children bool) (any bool, late error) {
 	// Threads that appear meanwhile are added to the map, so go on until a
 	// whole round finds nothing to wait for.
 	tried := map[int]bool{}
+	asked := maps.Clone(s.threads)
 	for again := true; again; {
 		again = false
 		for tid, t := range s.threads {
@@ -181,6 +184,9 @@ func (s *session) stopSome(children bool) (any bool, late error) {
 				continue
 			}
 			tried[tid], again = true, true
+			if asked[tid] != t {
+				_ = interrupt(tid)
+			}
 			if err := s.settle(t); err != nil {
 				late = errors.Join(late, fmt.Errorf("thread %d: %w", tid, err))
 			}
@@ -207,36 +213,31 @@ func (s *session) settle(t *tracee) error {
 	return ErrNotStopping
 }
 
-// oneOf waits for an event of t while its children go on.
+// oneOf waits for an event of t. Meanwhile its children go on, and threads that
+// end are reaped: until then a thread that calls exec waits for them.
 func (s *session) oneOf(t *tracee, ev *event) error {
 	for until := time.Now().Add(stopTimeout); ; {
-		children := s.children()
-		if t.child || len(children) == 0 {
+		if len(s.threads) == 1 {
 			return one(t.tid, ev, time.Until(until))
 		}
 		err := one(t.tid, ev, time.Millisecond)
 		if !errors.Is(err, ErrNotStopping) || time.Now().After(until) {
 			return err
 		}
-		for _, c := range children {
-			var cev event
-			if peek(c.tid, &cev) {
-				if err := s.goOn(c, &cev); err != nil && !gone(err) {
+		for _, o := range s.threads {
+			var oev event
+			if o == t || o.stopped || !peek(o.tid, &oev) {
+				continue
+			}
+			if oev.ended() {
+				s.reap(&oev)
+			} else if o.child && !t.child {
+				if err := s.goOn(o, &oev); err != nil && !gone(err) {
 					return err
 				}
 			}
 		}
 	}
-}
-
-func (s *session) children() []*tracee {
-	var out []*tracee
-	for _, t := range s.threads {
-		if t.child && !t.stopped {
-			out = append(out, t)
-		}
-	}
-	return out
 }
 
 // goOn handles an event of a child that is to run on.
@@ -247,6 +248,9 @@ func (s *session) goOn(c *tracee, ev *event) error {
 		return nil
 	case ev.trace() == unix.PTRACE_EVENT_STOP:
 		c.group = ev.sig() != int(unix.SIGTRAP)
+		if c.born != 0 {
+			return s.arrived(c)
+		}
 		return s.resume(c, 0)
 	case ev.trace() != 0:
 		return s.born(c, ev)
@@ -273,6 +277,16 @@ func (s *session) absorb(t *tracee, ev *event) error {
 	case ev.trace() == unix.PTRACE_EVENT_STOP:
 		consume(t.tid)
 		t.stopped, t.group, t.sample = true, ev.sig() != int(unix.SIGTRAP), false
+		if how := t.born; t.child && how != 0 {
+			t.born = 0
+			return s.newChild(t, how)
+		}
+		if t.born != 0 && s.eng != nil {
+			if err := ignoreGone(s.eng.addThread(t)); err != nil {
+				return err
+			}
+		}
+		t.born = 0
 		if s.since.IsZero() {
 			s.since = time.Now()
 		}
