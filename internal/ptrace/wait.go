@@ -77,7 +77,7 @@ type waiter struct {
 
 func newWaiter() (*waiter, error) {
 	w := &waiter{tid: unix.Gettid(), stop: make(chan struct{}), spin: spins}
-	return w, makeInterrupting(wakeSignal)
+	return w, errors.Join(makeInterrupting(wakeSignal), endStopSignals())
 }
 
 // wake sets the bits and interrupts the wait until the tracer has seen them.
