@@ -151,6 +151,14 @@ func (m *Module) Preload() {
 	}()
 }
 
+// Warm reads the tables that a frame at a link-time address is found and named
+// by, and keeps them.
+func (m *Module) Warm(pc uint64) {
+	_, _ = m.row(pc)
+	_ = m.functions(pc)
+	_, _ = m.symbolAt(pc, 0)
+}
+
 // SymbolSource names the best table that names the module's functions:
 // "dwarf", "symtab" or "dynsym".
 func (m *Module) SymbolSource() string {

@@ -210,6 +210,7 @@ func (s *session) prepare(opt Options) (ptrace.Options, error) {
 	s.pipe.progress = opt.Progress
 	first := s.rehearse()
 	s.pipe.fill(first, first.Cap())
+	s.warm()
 	if len(opt.Break) == 0 {
 		return po, nil
 	}
@@ -378,6 +379,21 @@ func (s *session) rehearse() *target.Snapshot {
 	snap.Reset(s.live.Mem)
 	snap.Grow(2 * n)
 	return snap
+}
+
+// warm reads, while the worker still runs undisturbed, the tables that its
+// stacks will be read with. The first stop would wait for them else, and those
+// behind it would find the queue full.
+func (s *session) warm() {
+	names := map[string]*symbolize.MappedModule{stack.Executor: &s.php, "php_execute_script": &s.php}
+	if libc, err := s.image().Libc(); err == nil {
+		names["mmap"] = &libc
+	}
+	for name, m := range names {
+		if sym, ok := m.Symbol(name); ok {
+			m.Warm(sym.Value)
+		}
+	}
 }
 
 // preload begins to read libc's debug information: a distribution's file is
