@@ -18,7 +18,6 @@ import (
 	"github.com/phpwhy/phpwhy/internal/target"
 	"github.com/phpwhy/phpwhy/internal/zend"
 	"github.com/phpwhy/phpwhy/symbolize"
-	"github.com/phpwhy/phpwhy/symbolize/dwinfo"
 	"github.com/phpwhy/phpwhy/symbolize/remote"
 )
 
@@ -138,7 +137,7 @@ func (s *session) openZend() (*zend.Runtime, error) {
 	}
 	if d, _ := m.DWARF(); d != nil {
 		if s.types == nil {
-			s.types = &dwarfTypes{m: m, d: d}
+			s.types = &dwarfTypes{m: m}
 		}
 		o.Types = s.types
 	}
@@ -148,7 +147,6 @@ func (s *session) openZend() (*zend.Runtime, error) {
 // dwarfTypes reads struct layouts from the PHP module's DWARF.
 type dwarfTypes struct {
 	m symbolize.MappedModule
-	d *dwinfo.Data
 }
 
 // Structs implements zend.Types. The functions named here are compiled in the
@@ -160,7 +158,7 @@ func (t *dwarfTypes) Structs(names ...string) (map[string]zend.Struct, error) {
 			pcs = append(pcs, sym.Value)
 		}
 	}
-	found, err := t.d.StructsIn(pcs, names...)
+	found, err := t.m.StructsIn(pcs, names...)
 	if err != nil {
 		return nil, err
 	}

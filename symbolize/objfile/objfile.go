@@ -40,6 +40,7 @@ type File struct {
 	r    io.ReaderAt
 	c    io.Closer
 	size int64
+	id   string
 	elf  *elf.File
 
 	mu   sync.Mutex
@@ -174,7 +175,7 @@ func (f *File) Section(name string) ([]byte, error) {
 		if c.err = f.check(s); c.err != nil {
 			return
 		}
-		if c.b, c.err = s.Data(); c.err != nil {
+		if c.b, c.err = f.contents(s); c.err != nil {
 			c.b, c.err = nil, fmt.Errorf("%s: section %s: %w: %v", f.Name, name, ErrMalformed, c.err)
 		}
 	})
