@@ -128,7 +128,7 @@ func (b *bench) phpwhyStops(engine string) func(context.Context, *worker) (rate,
 		cmd.Stderr = &errs
 		out, err := cmd.Output()
 		if err != nil {
-			if strings.Contains(errs.String(), "no engine") || strings.Contains(errs.String(), "--engine") {
+			if strings.Contains(errs.String(), "is not in this version") {
 				return rate{}, errNone
 			}
 			return rate{}, fmt.Errorf("%w: %s", err, firstLine(errs.String()))

@@ -37,6 +37,9 @@ type copied struct {
 	ev   capture.Event
 	at   place
 	snap *target.Snapshot
+	// taken is the stack that the stop was taken for, if it is read to see
+	// whether that was right; -1 else.
+	taken int
 }
 
 // pipeline takes stops on the tracer's thread and reads them on its own.
@@ -57,9 +60,12 @@ type pipeline struct {
 	events         []capture.Event // of the reader
 	stops, samples int
 	// What the tracer's thread recognised by itself.
-	known       known
-	told        ledger
-	recalls     map[place][]*recipe // the reader's own list of what it has taught
+	known   known
+	told    ledger
+	recalls map[place][]*recipe // the reader's own list of what it has taught
+	// audit, for tests, has every stop that was recognised read all the same and
+	// is told what it was taken for and what it is.
+	audit       func(taken, is int)
 	lastRefresh time.Time
 	same        sameCall
 	tables      tables
@@ -90,14 +96,17 @@ func (p *pipeline) OnStop(st *ptrace.Stop) ptrace.Verdict {
 		go p.run()
 	})
 	ev := p.event(st)
+	taken := -1
 	if ev.Kind == capture.Stop && !p.s.look.any {
 		if r := p.known.find(p.s.live.Mem, p.s.image(), at(st), &st.Regs); r != nil {
-			ev.Stack = r.stack
-			p.told.add(ev)
 			if r.php {
 				p.s.led(st.TID, st.Regs.TLS)
 			}
-			return ptrace.Continue
+			if taken = r.stack; p.audit == nil {
+				ev.Stack = taken
+				p.told.add(ev)
+				return ptrace.Continue
+			}
 		}
 	}
 	var snap *target.Snapshot
@@ -114,7 +123,7 @@ func (p *pipeline) OnStop(st *ptrace.Stop) ptrace.Verdict {
 	limit := p.limit
 	p.limitMu.Unlock()
 	p.s.copy(snap, limit)
-	p.work <- copied{ev, at(st), snap}
+	p.work <- copied{ev, at(st), snap, taken}
 	return ptrace.Continue
 }
 
@@ -164,7 +173,10 @@ func (p *pipeline) read(c copied) {
 	var rec *recorder
 	if c.ev.Kind == capture.Stop && !p.s.look.any {
 		for _, r := range p.recalls[c.at] {
-			if r.img == p.s.image() && r.in(c.snap) {
+			if c.taken >= 0 || r.img != p.s.image() || !r.in(c.snap) {
+				continue
+			}
+			if c.taken = r.stack; p.audit == nil {
 				p.count(c.ev, r.stack)
 				return
 			}
@@ -184,6 +196,10 @@ func (p *pipeline) read(c copied) {
 			p.same.longest, p.same.called = max(p.same.longest, n), true
 		}
 		p.tables.see(p.s, z, c.snap, &st)
+	}
+	if c.taken >= 0 {
+		p.audit(c.taken, p.add(c.ev, st))
+		return
 	}
 	id := p.add(c.ev, st)
 	if rec == nil || len(p.recalls[c.at]) >= maxAtPlace || len(p.recalls) >= maxPlaces && p.recalls[c.at] == nil {
