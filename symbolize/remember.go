@@ -41,7 +41,7 @@ func symbolKey(pc, entry uint64) string { return fmt.Sprintf("%x %x", pc, entry)
 func (m *Module) key() string {
 	m.debugOnce.Do(m.loadDebug)
 	own, debug := m.file.Identity(), m.debug.Identity()
-	if m.file.BuildID() == "" || own == "" || debug == "" || m.alt {
+	if own == "" || debug == "" || m.alt {
 		return ""
 	}
 	return fmt.Sprintf("symbolize %d %s\n%s\n%s", answersVersion, m.file.BuildID(), own, debug)
