@@ -51,7 +51,6 @@ type Module struct {
 	store      Store // nil: nothing is kept
 	recallOnce sync.Once
 	known      answers // to be kept; guarded by mu
-	recalled   bool    // an earlier run's answers were there
 	news       bool
 	alt        bool // DWARF is in a supplementary file, too
 }
@@ -146,19 +145,6 @@ func (m *Module) loadDebug() {
 func (m *Module) DWARF() (*dwinfo.Data, error) {
 	m.debugOnce.Do(m.loadDebug)
 	return m.dwarf, m.debugErr
-}
-
-// Preload begins to read the module's debug information, for a caller that
-// will need it soon and has other things to do first.
-func (m *Module) Preload() {
-	go func() {
-		if m.recall(); m.recalled {
-			return // most likely it is not needed
-		}
-		if d, _ := m.DWARF(); d != nil {
-			_, _ = d.FramesAt(m.file.Entry())
-		}
-	}()
 }
 
 // Warm reads the tables that a frame at a link-time address is found and named

@@ -73,7 +73,6 @@ func (m *Module) recall() {
 		for k, s := range a.Structs {
 			m.known.Structs[k] = s
 		}
-		m.recalled = len(a.Funcs) > 0
 	})
 }
 

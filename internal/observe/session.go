@@ -394,15 +394,6 @@ func (s *session) warm() {
 	}
 }
 
-// preload begins to read libc's debug information: a distribution's file is
-// compressed, and inflating it takes longer than all the rest. It takes a
-// processor's time, so it must not run while the worker stands still.
-func (s *session) preload() {
-	if libc, err := s.image().Libc(); err == nil {
-		libc.Preload()
-	}
-}
-
 // dump freezes the process once and reads every thread.
 func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 	var snaps []*target.Snapshot
@@ -429,11 +420,16 @@ func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.preload()
 	traces := make([]symbolize.Trace, len(snaps))
+	walks := make([]symbolize.Walk, len(snaps))
 	running := false
+	img := s.image()
 	for i, snap := range snaps {
-		traces[i] = s.unwind(snap)
+		walks[i] = s.resumers(img.Unwind(snap.Regs, snap), snap, snap)
+	}
+	img.NameAhead(walks)
+	for i := range snaps {
+		traces[i] = img.Symbolize(walks[i])
 		running = running || runsPHP(&traces[i])
 	}
 	for i, snap := range snaps {
