@@ -23,6 +23,6 @@ func (k *keeping) in(o *observe.Observer) func() {
 	if k.off {
 		return func() {}
 	}
-	o.KeepIn(diskcache.Open(os.LookupEnv))
+	o.KeepIn(diskcache.Open(os.LookupEnv).For("/proc/self/exe"))
 	return func() { _ = o.Keep() }
 }

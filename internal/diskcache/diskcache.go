@@ -2,7 +2,7 @@
 // their owner can read and write.
 //
 // Contract: what Load returns is what Save was given, by this user and this
-// version of the format, or nothing. A cache that can't be read or written costs
+// build of the program, or nothing. A cache that can't be read or written costs
 // time and is no error.
 //
 // Hazard: phpwhy runs as root. A directory or a file that belongs to someone
@@ -17,6 +17,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -44,7 +45,7 @@ const (
 )
 
 // Store is a directory. Its zero value keeps nothing.
-type Store struct{ dir string }
+type Store struct{ dir, owner string }
 
 // ErrForeign says that somebody else could have put something there.
 var ErrForeign = errors.New("it belongs to someone else, or others may write to it")
@@ -67,10 +68,21 @@ func Open(lookup func(string) (string, bool)) Store {
 }
 
 // At is the store in a directory, which need not exist; "" keeps nothing.
-func At(dir string) Store { return Store{dir} }
+func At(dir string) Store { return Store{dir: dir} }
+
+// For is the part of the store that belongs to this very program file: what
+// another build has found out may be what was mended since.
+func (s Store) For(program string) Store {
+	st, err := os.Stat(program)
+	if err != nil {
+		return Store{}
+	}
+	s.owner = fmt.Sprintf("%d %d\n", st.Size(), st.ModTime().UnixNano())
+	return s
+}
 
 func (s Store) path(key string) string {
-	sum := sha256.Sum256([]byte(key))
+	sum := sha256.Sum256([]byte(s.owner + key))
 	return filepath.Join(s.dir, hex.EncodeToString(sum[:])+suffix)
 }
 
@@ -98,7 +110,7 @@ func (s Store) Load(key string) []byte {
 		return nil
 	}
 	sum, data := rest[:sha256.Size], rest[sha256.Size:]
-	if want := checksum(key, data); !bytes.Equal(sum, want[:]) {
+	if want := checksum(s.owner+key, data); !bytes.Equal(sum, want[:]) {
 		return nil
 	}
 	return data
@@ -127,7 +139,7 @@ func (s Store) Save(key string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	sum := checksum(key, data)
+	sum := checksum(s.owner+key, data)
 	_, err = f.Write(slices.Concat([]byte(magic), sum[:], data))
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = os.Rename(f.Name(), s.path(key))

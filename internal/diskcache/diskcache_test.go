@@ -146,3 +146,25 @@ func TestWhereTheStoreIs(t *testing.T) {
 		t.Errorf("off: %v", err)
 	}
 }
+
+func TestAnotherBuildStartsAnew(t *testing.T) {
+	one, two := filepath.Join(t.TempDir(), "p"), filepath.Join(t.TempDir(), "p")
+	for p, text := range map[string]string{one: "old", two: "newer"} {
+		if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := At(t.TempDir())
+	if err := s.For(one).Save("k", []byte("data")); err != nil {
+		t.Fatal(err)
+	}
+	if s.For(one).Load("k") == nil {
+		t.Error("the same build has lost it")
+	}
+	if s.For(two).Load("k") != nil || s.Load("k") != nil {
+		t.Error("another build has it")
+	}
+	if s.For(filepath.Join(t.TempDir(), "none")) != (Store{}) {
+		t.Error("a program that can't be told from others keeps something")
+	}
+}
