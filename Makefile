@@ -20,7 +20,7 @@ containers: ## PHP in containers: Debian trixie on overlayfs, musl; from outside
 lint: ## golangci-lint, as .golangci.yml says
 	scripts/lint
 
-bench: build ## phpwhy against gdb, eu-stack and strace, as a Markdown table
+bench: build ## phpwhy against gdb, eu-stack, strace, bpftrace and a bare ptrace loop, as Markdown tables
 	scripts/bench
 
 chaos: build ## phpwhy killed, workers killed, forked and signalled at drawn moments: what became of them

@@ -101,6 +101,7 @@ type attachFlags struct {
 	lookFlags
 	obs     observe.Options
 	look    observe.Look
+	keep    keeping
 	pause   string
 	capture string
 }
@@ -122,6 +123,7 @@ prints goes to standard error.`,
 	}
 	a.judged.flags(cmd)
 	a.lookFlags.flags(cmd)
+	a.keep.flags(cmd)
 	f := cmd.Flags()
 	f.DurationVar(&a.obs.For, "for", a.obs.For, "how long to observe at most")
 	f.IntVar(&a.obs.Stops, "stops", a.obs.Stops, fmt.Sprintf("how many breakpoint stops to see at most (of a command: %d)", commandStops))
@@ -233,6 +235,7 @@ const commandStops = 5000
 func (a *attachFlags) observe(ctx context.Context, atDash int, args []string) (*capture.Capture, error) {
 	o := observe.New()
 	o.Look = a.look
+	defer a.keep.in(o)()
 	if atDash == 0 {
 		if a.obs.Stops == observe.Defaults().Stops {
 			a.obs.Stops = commandStops

@@ -63,6 +63,13 @@ type Observer struct {
 // New makes an Observer.
 func New() *Observer { return &Observer{cache: symbolize.NewCache()} }
 
+// KeepIn has what is found out about program files kept between runs. Call it
+// before observing, and Keep in the end.
+func (o *Observer) KeepIn(s symbolize.Store) { o.cache.KeepIn(s) }
+
+// Keep saves what was found out.
+func (o *Observer) Keep() error { return o.cache.Keep() }
+
 // Attach observes a running process.
 func (o *Observer) Attach(ctx context.Context, pid int, opt Options) (*capture.Capture, error) {
 	live, err := target.Open(pid)

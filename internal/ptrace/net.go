@@ -46,11 +46,12 @@ const (
 	sigDfl = 0
 	sigIgn = 1
 
-	saSiginfo  = 0x4
-	saRestart  = 0x10000000
-	saRestorer = 0x04000000
-	saOnStack  = 0x08000000
-	saNoDefer  = 0x40000000
+	saSiginfo   = 0x4
+	saRestart   = 0x10000000
+	saNoCldStop = 1
+	saRestorer  = 0x04000000
+	saOnStack   = 0x08000000
+	saNoDefer   = 0x40000000
 
 	sigactionSize = 32
 	sigsetSize    = 8
