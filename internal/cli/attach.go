@@ -134,7 +134,7 @@ prints goes to standard error.`,
 	f.DurationVar(&a.obs.For, "for", a.obs.For, "how long to observe at most")
 	f.IntVar(&a.obs.Stops, "stops", a.obs.Stops, fmt.Sprintf("how many breakpoint stops to see at most (of a command: %d)", commandStops))
 	f.StringSliceVar(&a.obs.Break, "break", a.obs.Break, "functions of the C library to stop at; empty for samples only")
-	f.StringVar(&a.obs.Engine, "engine", a.obs.Engine, "how to stop: auto, hwbp or int3")
+	f.StringVar(&a.obs.Engine, "engine", a.obs.Engine, "how to stop: auto, hwbp or int3; or uprobe, which stops nothing")
 	f.StringVar(&a.pause, "max-pause", "20%", "share of the time that the worker may be stopped")
 	f.StringVar(&a.capture, "capture", "", "also write what was recorded to this file (.zst: compressed)")
 	return cmd
@@ -155,10 +155,17 @@ func (a *attachFlags) check(atDash int, args []string) error {
 	}
 	switch a.obs.Engine {
 	case "auto", "hwbp", "int3":
-	case "uprobe", "syscall":
-		return usageErrorf("--engine %s is not in this version; take auto, hwbp or int3", a.obs.Engine)
+	case observe.EngineUprobe:
+		switch {
+		case atDash == 0:
+			return usageErrorf("--engine uprobe watches a process that runs; for a command take auto, hwbp or int3")
+		case a.values || len(a.vars) > 0:
+			return usageErrorf("--engine uprobe does not stop the worker, so its variables can't be read; take auto, hwbp or int3")
+		}
+	case "syscall":
+		return usageErrorf("--engine %s is not in this version; take auto, hwbp, int3 or uprobe", a.obs.Engine)
 	default:
-		return usageErrorf("--engine is auto, hwbp or int3, not %q", a.obs.Engine)
+		return usageErrorf("--engine is auto, hwbp, int3 or uprobe, not %q", a.obs.Engine)
 	}
 	var err error
 	if a.obs.MaxPause, err = percent(a.pause); err != nil {

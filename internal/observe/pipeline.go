@@ -229,21 +229,7 @@ func (s *session) thread() *zend.Thread {
 // join merges a thread's native frames with PHP's, which belong to it only if
 // withPHP says so, or, where every thread has its own, if it has any.
 func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) stack.Stack {
-	img := s.image()
-	in := stack.Input{NativeEnd: stack.End(t.End), NativeErr: t.Err, Native: make([]stack.NativeFrame, len(t.Frames))}
-	for i := range t.Frames {
-		f := &t.Frames[i]
-		in.Native[i] = stack.NativeFrame{
-			Frame: stack.Frame{
-				Kind: stack.Native, Function: f.Function, Raw: f.Raw, Module: f.Module, File: f.File, Line: f.Line,
-				PC: f.PC, Offset: f.Offset, Inlined: f.Inlined, How: string(f.How),
-			},
-			Entry: f.Entry, Regs: f.Regs,
-		}
-		if f.Function == "" && f.Module == s.php.Name && i+1 < len(t.Frames) {
-			in.Native[i].Executes = img.CallsHost(t.Frames[i+1].PC)
-		}
-	}
+	in := s.natives(t)
 	rt := s.runtime()
 	if rt == nil || !withPHP && !rt.ZTS {
 		return stack.Join(in)
@@ -260,8 +246,39 @@ func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) 
 		s.led(snap.TID, snap.Regs.TLS)
 	}
 	values := s.look.read(th, snap, z.Frames)
-	in.PHPErr = z.Err
 	in.TopCall = func(ed remote.Addr) (bool, bool) { return rt.TopCall(snap, ed) }
+	s.phpFrames(&in, rt, snap, &z)
+	for i := range in.PHP {
+		in.PHP[i].Values = s.look.shown(values, i)
+	}
+	st := stack.Join(in)
+	s.look.see(&st, values)
+	return st
+}
+
+// natives makes a trace ready to be joined.
+func (s *session) natives(t *symbolize.Trace) stack.Input {
+	img := s.image()
+	in := stack.Input{NativeEnd: stack.End(t.End), NativeErr: t.Err, Native: make([]stack.NativeFrame, len(t.Frames))}
+	for i := range t.Frames {
+		f := &t.Frames[i]
+		in.Native[i] = stack.NativeFrame{
+			Frame: stack.Frame{
+				Kind: stack.Native, Function: f.Function, Raw: f.Raw, Module: f.Module, File: f.File, Line: f.Line,
+				PC: f.PC, Offset: f.Offset, Inlined: f.Inlined, How: string(f.How),
+			},
+			Entry: f.Entry, Regs: f.Regs,
+		}
+		if f.Function == "" && f.Module == s.php.Name && i+1 < len(t.Frames) {
+			in.Native[i].Executes = img.CallsHost(t.Frames[i+1].PC)
+		}
+	}
+	return in
+}
+
+// phpFrames adds PHP's frames; r reads the memory that they were read from.
+func (s *session) phpFrames(in *stack.Input, rt *zend.Runtime, r remote.Reader, z *zend.Stack) {
+	in.PHPErr = z.Err
 	in.PHP = make([]stack.PHPFrame, len(z.Frames))
 	for i := range z.Frames {
 		f := &z.Frames[i]
@@ -269,14 +286,10 @@ func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) 
 			Frame: stack.Frame{
 				Kind: stack.PHP, Function: f.Function, Class: f.Class, File: f.File, Line: f.Line,
 				Internal: f.Internal, Opcode: f.Opcode, Defined: f.Defined, Via: f.Via,
-				Values: s.look.shown(values, i),
 			},
-			ExecuteData: f.ExecuteData, Handler: f.Handler, Top: f.Top, LineAt: lineAt(rt, snap, f), JITLine: s.jitLine(rt, snap, f),
+			ExecuteData: f.ExecuteData, Handler: f.Handler, Top: f.Top, LineAt: lineAt(rt, r, f), JITLine: s.jitLine(rt, r, f),
 		}
 	}
-	st := stack.Join(in)
-	s.look.see(&st, values)
-	return st
 }
 
 func lineAt(rt *zend.Runtime, r remote.Reader, f *zend.Frame) func(remote.Addr) (int, string, bool) {
@@ -288,12 +301,12 @@ func lineAt(rt *zend.Runtime, r remote.Reader, f *zend.Frame) func(remote.Addr) 
 
 // jitLine reads lines off JIT code, which is read from the running process: it
 // does not change once it is written. Oplines are in the snapshot.
-func (s *session) jitLine(rt *zend.Runtime, snap *target.Snapshot, f *zend.Frame) func(remote.Addr, bool) (int, string, bool, bool) {
+func (s *session) jitLine(rt *zend.Runtime, then remote.Reader, f *zend.Frame) func(remote.Addr, bool) (int, string, bool, bool) {
 	if f.Internal {
 		return nil
 	}
 	r := remote.ReaderFunc(func(p []byte, at remote.Addr) (int, error) {
-		if n, err := snap.ReadMemory(p, at); err == nil {
+		if n, err := then.ReadMemory(p, at); err == nil {
 			return n, nil
 		}
 		return s.live.Mem.ReadMemory(p, at)

@@ -1,0 +1,421 @@
+package observe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/phpwhy/phpwhy/internal/capture"
+	"github.com/phpwhy/phpwhy/internal/perf"
+	"github.com/phpwhy/phpwhy/internal/proc"
+	"github.com/phpwhy/phpwhy/internal/ptrace"
+	"github.com/phpwhy/phpwhy/internal/zend"
+	"github.com/phpwhy/phpwhy/symbolize/remote"
+)
+
+const (
+	// idle is how long to wait when nothing has been copied. Nothing wakes us:
+	// that would cost the worker more than the copying does.
+	idle = time.Millisecond
+	// lookEvery is how often the process and its threads are looked at.
+	lookEvery = 20 * time.Millisecond
+	// What a hit takes of the worker's time: the trap, a second one where the
+	// instruction has to be stepped, and the copying. Measured once in a virtual
+	// machine (docs/architecture.md), since nothing tells while it happens.
+	trapCost = time.Microsecond
+	stepCost = 14 * time.Microsecond
+	copyCost = 3 * time.Microsecond
+	// probeSlack is how far the cost may exceed its share before the
+	// breakpoints are taken out, and minRest how long they stay out at least:
+	// the kernel needs some 0.1 s for it.
+	probeSlack = 20 * time.Millisecond
+	minRest    = 200 * time.Millisecond
+	// runningTries bounds how often the stack of a thread that does not run is
+	// read for a sample.
+	runningTries = 50
+)
+
+// prober observes by uprobes. The worker is not stopped and not traced.
+type prober struct {
+	s      *session
+	o      ptrace.Options
+	po     perf.Options
+	p      *perf.Session
+	reader probeReader
+	res    ptrace.Result
+	begun  time.Duration // on CLOCK_MONOTONIC
+	steps  bool          // an instruction is single-stepped
+	hits   []uint64      // of sessions that were closed
+	lost   uint64
+	seen   uint64 // samples that were read
+	rest   time.Time
+	off    bool
+	ticked uint64 // clock samples at the last tick
+	clocks uint64
+}
+
+// probe observes as ptrace.Observe does.
+func (s *session) probe(ctx context.Context, o ptrace.Options) (res ptrace.Result, err error) {
+	p := &prober{s: s, o: o, res: ptrace.Result{PID: s.live.PID, Engine: EngineUprobe}}
+	p.reader = probeReader{s: s, max: o.MaxStops, known: make(map[string]*joined), threads: make(map[int]*probedThread)}
+	files, err := p.points()
+	defer func() {
+		for _, f := range files {
+			_ = f.Close()
+		}
+	}()
+	if err != nil {
+		return p.res, err
+	}
+	if err := p.open(); err != nil {
+		return p.res, err
+	}
+	began := time.Now()
+	p.begun = perf.Now()
+	p.reader.begun = p.begun
+	err = p.loop(ctx, began)
+	p.res.Duration = time.Since(began)
+	err = errors.Join(err, p.close())
+	p.finish()
+	return p.res, err
+}
+
+// points finds the places in the very files that are mapped.
+func (p *prober) points() (files []*os.File, err error) {
+	img := p.s.image()
+	libc, lerr := img.Libc()
+	for _, b := range p.o.Breakpoints {
+		m := img.Mappings().Find(b.Addr)
+		if m == nil {
+			return files, fmt.Errorf("%s at %s: %w", b.Name, b.Addr, remote.ErrUnmapped)
+		}
+		f, err := p.s.live.OpenMapped(*m)
+		if err != nil {
+			return files, err
+		}
+		files = append(files, f)
+		pt := perf.Point{File: f, Offset: perf.OffsetIn(m, b.Addr), Name: b.Name}
+		// musl's code has no table to unwind by, except at a function's entry.
+		if sym, ok := libc.Symbol(b.Name); lerr == nil && ok && !isMusl(libc.Name) {
+			code := make([]byte, min(sym.Size, uint64(m.End-b.Addr)))
+			if n, err := f.ReadAt(code, int64(pt.Offset)); err == nil {
+				at := perf.Find(code[:n])
+				pt.Offset += at.Offset
+				p.steps = p.steps || !at.Emulated
+			}
+		} else {
+			p.steps = true
+		}
+		p.po.Points = append(p.po.Points, pt)
+	}
+	return files, nil
+}
+
+func isMusl(name string) bool { return strings.Contains(name, "musl") || name == "libc.so" }
+
+// open begins to watch.
+func (p *prober) open() (err error) {
+	p.po.PID, p.po.SampleEvery = p.s.live.PID, p.o.SampleEvery
+	p.po.Follow = p.follow()
+	if p.p, err = perf.Open(p.po); err != nil {
+		return err
+	}
+	if err := p.threads(); err != nil {
+		return errors.Join(err, p.p.Close())
+	}
+	if err := p.p.Resume(); err != nil {
+		return errors.Join(err, p.p.Close())
+	}
+	return nil
+}
+
+// follow is what to copy of PHP's frames, nil where that can't be said.
+func (p *prober) follow() *perf.Follow {
+	rt := p.s.runtime()
+	if rt == nil {
+		return nil
+	}
+	if rt.ZTS {
+		p.s.phpThreads(rt) // which checks the layout
+	}
+	c, ok := rt.Any().Chain()
+	if !ok {
+		p.s.note("the uprobe engine shows no PHP frames of PHP 5; take --engine hwbp or int3")
+		return nil
+	}
+	if rt.ZTS {
+		c.Head = 0 // each thread has its own
+	}
+	return &perf.Follow{
+		Head: c.Head, Extra: c.Before, NodeSize: c.Size, DescSize: c.FuncSize,
+		Next: c.Prev, Desc: c.Func, A: c.Opline, B: c.This, Flags: c.CallInfo,
+	}
+}
+
+// threads has the clock watch all threads, and tells where those of a
+// thread-safe PHP keep their frames. The breakpoints are of the whole process.
+func (p *prober) threads() error {
+	tids, err := p.s.live.Threads()
+	if err != nil {
+		return err
+	}
+	if err := p.p.Watch(tids); err != nil {
+		return err
+	}
+	rt := p.s.runtime()
+	if rt == nil || !rt.ZTS {
+		return nil
+	}
+	if err := p.s.live.Refresh(); err != nil {
+		return err
+	}
+	known := make(map[int]*probedThread)
+	for _, t := range p.s.phpThreads(rt) {
+		th, err := rt.Thread(p.s.live.Mem, t.tls)
+		if err != nil {
+			continue // it has ended
+		}
+		c, _ := th.Chain()
+		known[t.tid] = &probedThread{th, t.tls}
+		if err := p.p.SetHead(t.tid, c.Head); err != nil {
+			return err
+		}
+	}
+	for tid := range p.reader.threads {
+		if known[tid] == nil {
+			if err := p.p.SetHead(tid, 0); err != nil {
+				return err
+			}
+		}
+	}
+	p.reader.threads = known
+	return nil
+}
+
+func (p *prober) loop(ctx context.Context, began time.Time) error {
+	r := &p.reader
+	program := p.program()
+	look, tick, shown := began, began, began
+	for {
+		n, err := p.p.Read(r.take)
+		p.seen += uint64(n)
+		if err != nil {
+			return err
+		}
+		p.commit()
+		now := time.Now()
+		switch {
+		case ctx.Err() != nil:
+			p.res.Ended = ptrace.EndCancelled
+			return nil
+		case p.o.MaxStops > 0 && p.s.pipe.stops >= p.o.MaxStops:
+			p.res.Ended = ptrace.EndStops
+			return nil
+		case p.o.For > 0 && now.Sub(began) >= p.o.For:
+			p.res.Ended = ptrace.EndDuration
+			return nil
+		}
+		if now.Sub(look) >= lookEvery {
+			look = now
+			if ended, err := p.look(program); err != nil || ended {
+				return err
+			}
+		}
+		if p.o.SampleEvery > 0 && now.Sub(tick) >= p.o.SampleEvery {
+			tick = now
+			p.tick(now.Sub(began))
+		}
+		if f := p.s.pipe.progress; f != nil && now.Sub(shown) > 50*time.Millisecond {
+			shown = now
+			f(p.s.pipe.stops, p.s.pipe.samples)
+		}
+		if err := p.budget(now, began); err != nil {
+			return err
+		}
+		if n == 0 {
+			time.Sleep(idle)
+		}
+	}
+}
+
+// commit records what was taken, and asks for longer copies where they were
+// too short.
+func (p *prober) commit() {
+	r := &p.reader
+	r.commit()
+	want := p.po
+	if r.longList && !want.Long {
+		want.Long = true
+	}
+	if r.longStack && want.Stack < perf.MaxStack {
+		want.Stack = perf.MaxStack
+	}
+	r.longList, r.longStack = false, false
+	if want.Long == p.po.Long && want.Stack == p.po.Stack {
+		return
+	}
+	old := p.po
+	p.po = want
+	was := p.p
+	if err := p.open(); err != nil {
+		p.s.note("longer stacks can't be copied: %v", err)
+		p.po, p.p = old, was
+		p.po.Long, p.po.Stack = want.Long, want.Stack // don't try again
+		return
+	}
+	p.retire(was)
+}
+
+// retire closes a session and keeps its counts.
+func (p *prober) retire(was *perf.Session) {
+	hits := was.Hits()
+	if p.hits == nil {
+		p.hits = make([]uint64, len(hits))
+	}
+	for i, n := range hits {
+		p.hits[i] += n
+	}
+	p.lost += was.Lost()
+	if err := was.Close(); err != nil {
+		p.s.note("%v", err)
+	}
+}
+
+// program tells one program that the process runs from another: exec makes a
+// new address space, with other random bytes in it.
+func (p *prober) program() string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/auxv", p.s.live.PID))
+	if err != nil {
+		return ""
+	}
+	exe, _ := p.s.live.Exe()
+	return exe + string(b)
+}
+
+// look sees whether the process is still there, and its threads.
+func (p *prober) look(program string) (ended bool, err error) {
+	if !p.s.live.Alive() {
+		p.res.Ended = ptrace.EndExited
+		return true, nil
+	}
+	if now := p.program(); now != program && now != "" && program != "" {
+		p.res.Ended = ptrace.EndExec
+		return true, nil
+	}
+	if err := p.threads(); err != nil && !errors.Is(err, proc.ErrNoProcess) {
+		return false, err
+	}
+	return false, nil
+}
+
+// tick samples a process that the clock has not looked at, because it waits.
+func (p *prober) tick(at time.Duration) {
+	s := p.s
+	if p.reader.clocks != p.ticked {
+		p.ticked = p.reader.clocks
+		return
+	}
+	rt := s.runtime()
+	if rt == nil {
+		return
+	}
+	threads := []phpThread{{tid: s.live.PID}}
+	if rt.ZTS {
+		threads = s.phpThreads(rt)
+	}
+	for _, t := range threads {
+		th, err := rt.Thread(s.live.Mem, t.tls)
+		if err != nil {
+			continue
+		}
+		z, _ := th.Sample(s.live.Mem, runningTries)
+		if errors.Is(z.Err, zend.ErrTorn) || rt.ZTS && len(z.Frames) == 0 {
+			continue
+		}
+		s.led(t.tid, t.tls)
+		s.pipe.add(capture.Event{Kind: capture.Sample, TID: t.tid, At: at}, phpOnly(&z))
+		p.reader.unstopped++
+	}
+}
+
+// cost is what the observation has taken of the worker's time, as far as known.
+func (p *prober) cost() time.Duration {
+	each := trapCost
+	if p.steps {
+		each = stepCost
+	}
+	var n uint64
+	for _, h := range p.total() {
+		n += h
+	}
+	return time.Duration(n)*each + time.Duration(p.seen)*copyCost
+}
+
+func (p *prober) total() []uint64 {
+	out := make([]uint64, len(p.o.Breakpoints))
+	copy(out, p.hits)
+	for i, n := range p.p.Hits() {
+		out[i] += n
+	}
+	return out
+}
+
+// budget takes the breakpoints out when the worker has paid more than its share.
+func (p *prober) budget(now, began time.Time) error {
+	switch {
+	case p.o.MaxPause <= 0:
+		return nil
+	case p.off:
+		if now.Before(p.rest) {
+			return nil
+		}
+		p.off = false
+		return p.p.Resume()
+	}
+	elapsed, cost := now.Sub(began), p.cost()
+	if cost <= time.Duration(p.o.MaxPause*float64(elapsed))+probeSlack {
+		return nil
+	}
+	p.off = true
+	p.res.Disarmed++
+	rest := time.Duration(float64(cost)/p.o.MaxPause) - elapsed
+	p.rest = now.Add(max(rest, minRest))
+	return p.p.Pause()
+}
+
+func (p *prober) close() error {
+	p.hits, p.lost = p.total(), p.lost+p.p.Lost()
+	return p.p.Close()
+}
+
+// finish says what the report should about the whole.
+func (p *prober) finish() {
+	s, r := p.s, &p.reader
+	p.res.Hits = p.hits
+	p.res.Samples = uint64(s.pipe.samples)
+	slices.SortStableFunc(s.pipe.events, func(a, b capture.Event) int { return int(a.At - b.At) })
+	s.pipe.dropped += int(p.lost)
+	var n uint64
+	for _, h := range p.hits {
+		n += h
+	}
+	each := trapCost
+	if p.steps {
+		each = stepCost
+	}
+	s.note("the worker was never stopped; %d breakpoint hits took some %v of its time, an estimate of %v for each and %v for each copied stack",
+		n, (time.Duration(n)*each + time.Duration(p.seen)*copyCost).Round(10*time.Microsecond), each, copyCost)
+	if r.gone > 0 {
+		s.note("of %d stacks PHP's frames had gone before their names were read", r.gone)
+	}
+	if r.unstopped > 0 {
+		s.note("%d samples are of a worker that waited, read while it was not stopped: PHP frames only", r.unstopped)
+	}
+	if r.truncated > 0 {
+		s.note("%d stacks are longer than the %d KiB that the kernel copies", r.truncated, p.po.Stack>>10)
+	}
+}
