@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -13,7 +14,9 @@ import (
 	"github.com/phpwhy/phpwhy/internal/perf"
 	"github.com/phpwhy/phpwhy/internal/proc"
 	"github.com/phpwhy/phpwhy/internal/ptrace"
+	"github.com/phpwhy/phpwhy/internal/stack"
 	"github.com/phpwhy/phpwhy/internal/zend"
+	"github.com/phpwhy/phpwhy/symbolize"
 	"github.com/phpwhy/phpwhy/symbolize/remote"
 )
 
@@ -24,16 +27,19 @@ const (
 	// lookEvery is how often the process and its threads are looked at.
 	lookEvery = 20 * time.Millisecond
 	// What a hit takes of the worker's time: the trap, a second one where the
-	// instruction has to be stepped, and the copying. Measured once in a virtual
-	// machine (docs/architecture.md), since nothing tells while it happens.
+	// instruction has to be stepped, and the copying. They were measured once, in
+	// a virtual machine (TestWhatAHitCosts); nothing tells while it happens.
 	trapCost = time.Microsecond
 	stepCost = 14 * time.Microsecond
-	copyCost = 3 * time.Microsecond
-	// probeSlack is how far the cost may exceed its share before the
-	// breakpoints are taken out, and minRest how long they stay out at least:
-	// the kernel needs some 0.1 s for it.
-	probeSlack = 20 * time.Millisecond
+	copyCost = 2 * time.Microsecond
+	// probeSlack is how far the cost may exceed its share before less is copied,
+	// and softRest how long to wait for that to help before the breakpoints are
+	// taken out. They stay out for minRest at least: the kernel needs some 0.1 s.
+	probeSlack = 10 * time.Millisecond
+	softRest   = 50 * time.Millisecond
 	minRest    = 200 * time.Millisecond
+	// maxRest bounds how often the rings are read at the end.
+	maxRest = 100
 	// runningTries bounds how often the stack of a thread that does not run is
 	// read for a sample.
 	runningTries = 50
@@ -51,10 +57,12 @@ type prober struct {
 	steps  bool          // an instruction is single-stepped
 	hits   []uint64      // of sessions that were closed
 	lost   uint64
-	seen   uint64 // samples that were read
-	rest   time.Time
-	off    bool
-	ticked uint64 // clock samples at the last tick
+	seen   uint64        // samples that were read
+	asked  uint64        // of the lost hits, how many were asked for again
+	until  time.Time     // how long the breakpoints stay out
+	state  int           // of the budget
+	over   time.Duration // what the worker had paid too much when the rest began
+	ticked uint64        // clock samples at the last tick
 	clocks uint64
 }
 
@@ -71,6 +79,9 @@ func (s *session) probe(ctx context.Context, o ptrace.Options) (res ptrace.Resul
 	if err != nil {
 		return p.res, err
 	}
+	// Reading debug information takes longer than all the rest; what is copied
+	// meanwhile would be lost.
+	s.warm()
 	if err := p.open(); err != nil {
 		return p.res, err
 	}
@@ -82,6 +93,25 @@ func (s *session) probe(ctx context.Context, o ptrace.Options) (res ptrace.Resul
 	err = errors.Join(err, p.close())
 	p.finish()
 	return p.res, err
+}
+
+// warm names the functions that every stack has.
+func (s *session) warm() {
+	img := s.image()
+	var w symbolize.Walk
+	for _, name := range []string{stack.Executor, "_emalloc", "concat_function", "php_execute_script"} {
+		if sym, ok := s.php.Symbol(name); ok {
+			w.Frames = append(w.Frames, symbolize.PhysicalFrame{PC: s.php.Runtime(sym.Value), Exact: true, How: symbolize.HowEntry})
+		}
+	}
+	if libc, err := img.Libc(); err == nil {
+		for _, name := range []string{"mmap", "mremap", "__libc_start_main"} {
+			if sym, ok := libc.Symbol(name); ok {
+				w.Frames = append(w.Frames, symbolize.PhysicalFrame{PC: libc.Runtime(sym.Value), Exact: true, How: symbolize.HowEntry})
+			}
+		}
+	}
+	img.Symbolize(w)
 }
 
 // points finds the places in the very files that are mapped.
@@ -127,10 +157,19 @@ func (p *prober) open() (err error) {
 	if err := p.threads(); err != nil {
 		return errors.Join(err, p.p.Close())
 	}
-	if err := p.p.Resume(); err != nil {
+	p.asked = 0
+	if err := p.p.Resume(p.left()); err != nil {
 		return errors.Join(err, p.p.Close())
 	}
 	return nil
+}
+
+// left is how many hits are still wanted.
+func (p *prober) left() int {
+	if p.o.MaxStops <= 0 {
+		return math.MaxInt
+	}
+	return p.o.MaxStops - p.reader.stops
 }
 
 // follow is what to copy of PHP's frames, nil where that can't be said.
@@ -156,20 +195,23 @@ func (p *prober) follow() *perf.Follow {
 	}
 }
 
-// threads has the clock watch all threads, and tells where those of a
-// thread-safe PHP keep their frames. The breakpoints are of the whole process.
+// threads has the clock watch all threads. The breakpoints are of the whole
+// process: no thread is unseen by them, however new it is.
 func (p *prober) threads() error {
 	tids, err := p.s.live.Threads()
 	if err != nil {
 		return err
 	}
-	if err := p.p.Watch(tids); err != nil {
-		return err
+	if rt := p.s.runtime(); rt != nil && rt.ZTS {
+		if err := p.heads(rt); err != nil {
+			return err
+		}
 	}
-	rt := p.s.runtime()
-	if rt == nil || !rt.ZTS {
-		return nil
-	}
+	return p.p.Watch(tids)
+}
+
+// heads tells where the threads keep their frames.
+func (p *prober) heads(rt *zend.Runtime) error {
 	if err := p.s.live.Refresh(); err != nil {
 		return err
 	}
@@ -207,17 +249,21 @@ func (p *prober) loop(ctx context.Context, began time.Time) error {
 			return err
 		}
 		p.commit()
+		if lost := p.p.Lost(); lost != p.asked && p.state == probing {
+			p.asked = lost
+			p.p.Allow(p.left())
+		}
 		now := time.Now()
 		switch {
 		case ctx.Err() != nil:
 			p.res.Ended = ptrace.EndCancelled
-			return nil
+			return p.rest()
 		case p.o.MaxStops > 0 && p.s.pipe.stops >= p.o.MaxStops:
 			p.res.Ended = ptrace.EndStops
 			return nil
 		case p.o.For > 0 && now.Sub(began) >= p.o.For:
 			p.res.Ended = ptrace.EndDuration
-			return nil
+			return p.rest()
 		}
 		if now.Sub(look) >= lookEvery {
 			look = now
@@ -225,9 +271,11 @@ func (p *prober) loop(ctx context.Context, began time.Time) error {
 				return err
 			}
 		}
-		if p.o.SampleEvery > 0 && now.Sub(tick) >= p.o.SampleEvery {
+		if since := now.Sub(tick); p.o.SampleEvery > 0 && since >= p.o.SampleEvery {
 			tick = now
-			p.tick(now.Sub(began))
+			if since < 2*p.o.SampleEvery { // else it is this process that was late
+				p.tick(now.Sub(began))
+			}
 		}
 		if f := p.s.pipe.progress; f != nil && now.Sub(shown) > 50*time.Millisecond {
 			shown = now
@@ -240,6 +288,20 @@ func (p *prober) loop(ctx context.Context, began time.Time) error {
 			time.Sleep(idle)
 		}
 	}
+}
+
+// rest reads what was copied until the end.
+func (p *prober) rest() error {
+	p.p.Allow(0)
+	for range maxRest {
+		n, err := p.p.Read(p.reader.take)
+		p.seen += uint64(n)
+		p.reader.commit()
+		if n == 0 || err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // commit records what was taken, and asks for longer copies where they were
@@ -344,15 +406,22 @@ func (p *prober) tick(at time.Duration) {
 
 // cost is what the observation has taken of the worker's time, as far as known.
 func (p *prober) cost() time.Duration {
+	return paid(p.total(), p.seen, p.steps)
+}
+
+func paid(hits []uint64, copied uint64, steps bool) time.Duration {
 	each := trapCost
-	if p.steps {
+	if steps {
 		each = stepCost
 	}
-	var n uint64
-	for _, h := range p.total() {
-		n += h
+	return time.Duration(sum(hits))*each + time.Duration(copied)*copyCost
+}
+
+func sum(ns []uint64) (total uint64) {
+	for _, n := range ns {
+		total += n
 	}
-	return time.Duration(n)*each + time.Duration(p.seen)*copyCost
+	return total
 }
 
 func (p *prober) total() []uint64 {
@@ -364,28 +433,47 @@ func (p *prober) total() []uint64 {
 	return out
 }
 
-// budget takes the breakpoints out when the worker has paid more than its share.
+// budget holds the worker's cost to its share: nothing is copied any more while
+// it has paid more, and if the traps alone are too much, the breakpoints are
+// taken out for a while.
 func (p *prober) budget(now, began time.Time) error {
-	switch {
-	case p.o.MaxPause <= 0:
+	if p.o.MaxPause <= 0 {
 		return nil
-	case p.off:
-		if now.Before(p.rest) {
-			return nil
-		}
-		p.off = false
-		return p.p.Resume()
 	}
 	elapsed, cost := now.Sub(began), p.cost()
-	if cost <= time.Duration(p.o.MaxPause*float64(elapsed))+probeSlack {
-		return nil
+	over := cost - time.Duration(p.o.MaxPause*float64(elapsed))
+	switch p.state {
+	case probing:
+		if over > probeSlack {
+			p.state, p.over, p.until = resting, over, now.Add(softRest)
+			p.res.Disarmed++
+			p.p.Allow(0)
+		}
+	case resting:
+		switch {
+		case over <= 0:
+			p.state = probing
+			p.p.Allow(p.left())
+		case now.After(p.until) && over > p.over-softRest/100:
+			p.state = out
+			p.until = now.Add(max(time.Duration(float64(over)/p.o.MaxPause), minRest))
+			return p.p.Pause()
+		}
+	case out:
+		if now.After(p.until) {
+			p.state = probing
+			return p.p.Resume(p.left())
+		}
 	}
-	p.off = true
-	p.res.Disarmed++
-	rest := time.Duration(float64(cost)/p.o.MaxPause) - elapsed
-	p.rest = now.Add(max(rest, minRest))
-	return p.p.Pause()
+	return nil
 }
+
+// The states of the budget.
+const (
+	probing = iota
+	resting // hits are counted, not copied
+	out     // the breakpoints are
+)
 
 func (p *prober) close() error {
 	p.hits, p.lost = p.total(), p.lost+p.p.Lost()
@@ -399,23 +487,18 @@ func (p *prober) finish() {
 	p.res.Samples = uint64(s.pipe.samples)
 	slices.SortStableFunc(s.pipe.events, func(a, b capture.Event) int { return int(a.At - b.At) })
 	s.pipe.dropped += int(p.lost)
-	var n uint64
-	for _, h := range p.hits {
-		n += h
-	}
-	each := trapCost
+	s.note("the worker was never stopped; %d hits and %d copied stacks took some %v of its time (an estimate)",
+		sum(p.hits), p.seen, paid(p.hits, p.seen, p.steps).Round(10*time.Microsecond))
 	if p.steps {
-		each = stepCost
+		s.note("the kernel has to step over a breakpoint's instruction, which makes each hit some %v long", stepCost)
 	}
-	s.note("the worker was never stopped; %d breakpoint hits took some %v of its time, an estimate of %v for each and %v for each copied stack",
-		n, (time.Duration(n)*each + time.Duration(p.seen)*copyCost).Round(10*time.Microsecond), each, copyCost)
 	if r.gone > 0 {
 		s.note("of %d stacks PHP's frames had gone before their names were read", r.gone)
 	}
 	if r.unstopped > 0 {
-		s.note("%d samples are of a worker that waited, read while it was not stopped: PHP frames only", r.unstopped)
+		s.note("%d samples were read of a worker that waited, without stopping it: PHP frames only", r.unstopped)
 	}
 	if r.truncated > 0 {
-		s.note("%d stacks are longer than the %d KiB that the kernel copies", r.truncated, p.po.Stack>>10)
+		s.note("%d stacks are longer than the %d KiB that are copied", r.truncated, perf.MaxStack>>10)
 	}
 }

@@ -3,6 +3,7 @@ package observe
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
@@ -145,8 +146,9 @@ func (r *probeReader) unwind(sm *perf.Sample, mem *copiedStack) symbolize.Walk {
 		last = &w.Frames[len(w.Frames)-1]
 	}
 	if end := mem.at + remote.Addr(len(mem.b)); w.End == symbolize.Truncated && last.CFA > end-16 {
-		r.longStack = true
-		r.truncated++
+		if r.longStack = true; len(mem.b) >= perf.MaxStack {
+			r.truncated++
+		}
 	}
 	return w
 }
@@ -242,7 +244,7 @@ func (r *probeReader) join(sm *perf.Sample, w *symbolize.Walk, ev *capture.Event
 		if sm.List.Short != nil {
 			z.Err = sm.List.Short
 			if errors.Is(z.Err, perf.ErrLong) {
-				z.Err = zend.ErrDepth
+				z.Err = fmt.Errorf("more than %d PHP frames", len(z.Frames))
 			}
 		}
 		s.phpFrames(&in, rt, c, &z)

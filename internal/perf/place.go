@@ -30,13 +30,13 @@ func Find(code []byte) Place {
 	code = code[:min(len(code), maxBody)]
 	at := 0
 	for at < len(code) && at < maxSlide {
-		in, err := x86asm.Decode(code[at:], 64)
-		if err != nil {
-			if !isEndbr(code[at:]) {
-				return Place{}
-			}
+		if isEndbr(code[at:]) {
 			at += len(endbr)
 			continue
+		}
+		in, err := x86asm.Decode(code[at:], 64)
+		if err != nil {
+			return Place{}
 		}
 		if emulated(code[at : at+in.Len]) {
 			if at > 0 && jumpedInto(code, at) {
@@ -101,11 +101,7 @@ func jumpedInto(code []byte, place int) bool {
 	for at := 0; at < len(code); {
 		in, err := x86asm.Decode(code[at:], 64)
 		if err != nil {
-			if !isEndbr(code[at:]) {
-				at++ // whatever it is, what is behind it may be code again
-				continue
-			}
-			at += len(endbr)
+			at++ // whatever it is, what is behind it may be code again
 			continue
 		}
 		at += in.Len

@@ -53,7 +53,7 @@ const (
 
 // The control block: what this process and the programs share, in words.
 const (
-	ctlGate = 0 // programs do nothing while it is 0
+	ctlLeft = 0 // hits still to be copied; none while it is not positive
 	ctlLost = 1 // hits that found no room in a ring
 	ctlHits = 2 // per breakpoint: all hits
 	ctlWords
@@ -108,6 +108,7 @@ const (
 	opJmp, opJeqImm    = 0x05, 0x15
 	opJeqReg           = 0x1d
 	opJgtImm           = 0x25
+	opJsleImm          = 0xd5
 	opJneImm           = 0x55
 	opCall, opExit     = 0x85, 0x95
 )
@@ -143,10 +144,10 @@ func (a *asm) imm64(dst, src int, lo, hi uint32) {
 	a.op(0, 0, 0, 0, int32(hi))
 }
 
-// count adds one to a word of the control block.
-func (a *asm) count(ctl, n int) {
+// add adds to a word of the control block.
+func (a *asm) add(ctl, n int, v int32) {
 	a.imm64(r1, pseudoMapValue, uint32(ctl), uint32(8*n))
-	a.movImm(r2, 1)
+	a.movImm(r2, v)
 	a.op(opAtomicDW, r1, r2, 0, 0)
 }
 
@@ -177,11 +178,12 @@ func program(m maps, kind, nodes int, f *Follow) []uint64 {
 	a := &asm{labels: make(map[string]int), jumps: make(map[int]string)}
 	a.mov(r6, r1)
 	if kind != clockKind {
-		a.count(m.ctl, ctlHits+kind)
+		a.add(m.ctl, ctlHits+kind, 1)
+		a.imm64(r1, pseudoMapValue, uint32(m.ctl), 8*ctlLeft)
+		a.load(r2, r1, 0)
+		a.jump(opJsleImm, r2, 0, 0, "exit")
+		a.add(m.ctl, ctlLeft, -1)
 	}
-	a.imm64(r1, pseudoMapValue, uint32(m.ctl), 8*ctlGate)
-	a.load(r2, r1, 0)
-	a.jump(opJeqImm, r2, 0, 0, "exit")
 	a.call(fnCPU)
 	a.op(opStoreW, fp, r0, fpKey, 0)
 	a.imm64(r1, pseudoMapFD, uint32(m.buffers), 0)
@@ -213,7 +215,7 @@ func program(m maps, kind, nodes int, f *Follow) []uint64 {
 	a.mov(r4, r7)
 	a.call(fnOutput)
 	a.jump(opJeqImm, r0, 0, 0, "exit")
-	a.count(m.ctl, ctlLost)
+	a.add(m.ctl, ctlLost, 1)
 	a.label("exit")
 	a.movImm(r0, 0)
 	a.op(opExit, 0, 0, 0, 0)

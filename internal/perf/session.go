@@ -71,20 +71,22 @@ type Session struct {
 
 const uprobeType = "/sys/bus/event_source/devices/uprobe/type"
 
-func pmuType() (uint32, error) {
+// findType reads the number that the kernel has given to uprobe events.
+func (s *Session) findType() error {
 	b, err := os.ReadFile(uprobeType)
 	if err != nil {
-		return 0, &Error{What: "set uprobes", Err: ErrNoUprobes, Advice: "no " + uprobeType + "; needs Linux 4.17 with CONFIG_UPROBE_EVENTS; take --engine hwbp or int3"}
+		return &Error{What: "set uprobes", Err: ErrNoUprobes, Advice: "no " + uprobeType + "; needs Linux 4.17 with CONFIG_UPROBE_EVENTS; take --engine hwbp or int3"}
 	}
 	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32)
 	if err != nil {
-		return 0, &Error{What: "set uprobes", Err: fmt.Errorf("%w: %s: %w", ErrNoUprobes, uprobeType, err)}
+		return &Error{What: "set uprobes", Err: fmt.Errorf("%w: %s: %w", ErrNoUprobes, uprobeType, err)}
 	}
-	return uint32(n), nil
+	s.typ = uint32(n)
+	return nil
 }
 
 // Open begins to watch. Until Resume is called nothing in the process has changed.
-func Open(o Options) (s *Session, err error) {
+func Open(o Options) (*Session, error) {
 	if o.Stack == 0 {
 		o.Stack = DefaultStack
 	}
@@ -96,22 +98,13 @@ func Open(o Options) (s *Session, err error) {
 		f.A+8 > f.NodeSize || f.B+8 > f.NodeSize || f.Flags+4 > f.NodeSize) {
 		return nil, fmt.Errorf("%w: nodes of %d bytes, descriptors of %d", errors.ErrUnsupported, f.NodeSize, f.DescSize)
 	}
-	s = &Session{o: o, clocks: make(map[int]int), maps: maps{buffers: -1, rings: -1, ctl: -1, heads: -1, room: headBytes}}
-	if s.typ, err = pmuType(); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.Close())
+	s := &Session{o: o, clocks: make(map[int]int), maps: maps{buffers: -1, rings: -1, ctl: -1, heads: -1, room: headBytes}}
+	for _, step := range []func() error{s.findType, s.openMaps, s.openRings, s.loadPrograms} {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, s.Close())
 		}
-	}()
-	if err := s.openMaps(); err != nil {
-		return nil, err
 	}
-	if err := s.openRings(); err != nil {
-		return nil, err
-	}
-	return s, s.loadPrograms()
+	return s, nil
 }
 
 func (s *Session) openMaps() (err error) {
@@ -230,9 +223,10 @@ func (s *Session) load(progType uint32, kind int) error {
 	return nil
 }
 
-// Resume sets the breakpoints, or sets them again.
-func (s *Session) Resume() error {
-	store(s.ctl, 8*ctlGate, 1)
+// Resume sets the breakpoints, or sets them again. At most so many hits are
+// copied; those that follow are only counted.
+func (s *Session) Resume(most int) error {
+	s.Allow(most)
 	if len(s.probes) > 0 {
 		return nil
 	}
@@ -250,10 +244,13 @@ func (s *Session) Resume() error {
 	return nil
 }
 
+// Allow sets how many hits are copied from now on.
+func (s *Session) Allow(most int) { store(s.ctl, 8*ctlLeft, uint64(max(most, 0))) }
+
 // Pause takes the breakpoints out.
 func (s *Session) Pause() error {
 	if s.ctl != nil {
-		store(s.ctl, 8*ctlGate, 0)
+		s.Allow(0)
 	}
 	var errs error
 	for _, fd := range s.probes {
@@ -391,4 +388,31 @@ func Now() time.Duration {
 		return 0
 	}
 	return time.Duration(ts.Nano())
+}
+
+// Supported tries everything that an observation needs, on this process and
+// without setting a breakpoint, and says what is missing.
+func Supported() error {
+	s, err := Open(Options{PID: os.Getpid(), SampleEvery: time.Hour})
+	if err != nil {
+		return err
+	}
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return errors.Join(err, s.Close())
+	}
+	defer self.Close()
+	st, err := self.Stat()
+	if err != nil {
+		return errors.Join(err, s.Close())
+	}
+	// Nothing of a program's last byte is code, so the kernel inserts nothing.
+	attr := unix.PerfEventAttr{Type: s.typ, Size: attrSize, Sample: 1, Ext2: uint64(st.Size() - 1)}
+	fd, err := openUprobe(&attr, fmt.Sprintf("/proc/self/fd/%d", self.Fd()), 0)
+	if err == nil {
+		err = unix.Close(fd)
+	} else {
+		err = refused("set a uprobe", err)
+	}
+	return errors.Join(err, s.Close())
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/phpwhy/phpwhy/symbolize/remote"
 )
@@ -112,7 +113,45 @@ func (c *Copied) Walk() Stack {
 	if c.err != nil {
 		return Stack{Err: c.err}
 	}
-	return c.th.Walk(c)
+	s := c.th.Walk(c)
+	if s.Err == nil && !evalsAgree(s.Frames) {
+		return Stack{Err: ErrGone}
+	}
+	return s
+}
+
+// evalMark ends the file name of evaluated code, behind the place of the eval
+// (zend_make_compiled_string_description in Zend/zend.c).
+const evalMark = " : eval()'d code"
+
+// evalsAgree reports whether evaluated code bears the name of the place that it
+// was evaluated at. Such code is thrown away as soon as it has run, and the
+// next often takes exactly its place: only the name, which is read later, tells
+// them apart. A closure made in it must have been made by an eval that is
+// still running, or nothing proves its name.
+func evalsAgree(frames []Frame) bool {
+	running := make(map[string]bool)
+	for i := len(frames) - 1; i >= 0; i-- {
+		f := &frames[i]
+		if !strings.HasSuffix(f.File, evalMark) {
+			continue
+		}
+		if f.Function != "eval" {
+			if f.Defined != 0 && !running[f.File] {
+				return false
+			}
+			continue
+		}
+		if i+1 == len(frames) {
+			return false
+		}
+		by := &frames[i+1]
+		if f.File != fmt.Sprintf("%s(%d)%s", by.File, by.Line, evalMark) {
+			return false
+		}
+		running[f.File] = true
+	}
+	return true
 }
 
 // Identity is what tells a function's copy from another's that took its place.
