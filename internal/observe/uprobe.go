@@ -129,6 +129,7 @@ func (p *prober) points() (files []*os.File, err error) {
 		}
 		files = append(files, f)
 		pt := perf.Point{File: f, Offset: perf.OffsetIn(m, b.Addr), Name: b.Name}
+		entry := pt.Offset
 		// musl's code has no table to unwind by, except at a function's entry.
 		if sym, ok := libc.Symbol(b.Name); lerr == nil && ok && !isMusl(libc.Name) {
 			code := make([]byte, min(sym.Size, uint64(m.End-b.Addr)))
@@ -141,6 +142,7 @@ func (p *prober) points() (files []*os.File, err error) {
 			p.steps = true
 		}
 		p.po.Points = append(p.po.Points, pt)
+		p.reader.at = append(p.reader.at, b.Addr+remote.Addr(pt.Offset-entry))
 	}
 	return files, nil
 }
@@ -157,7 +159,6 @@ func (p *prober) open() (err error) {
 	if err := p.threads(); err != nil {
 		return errors.Join(err, p.p.Close())
 	}
-	p.asked = 0
 	if err := p.p.Resume(p.left()); err != nil {
 		return errors.Join(err, p.p.Close())
 	}
@@ -249,8 +250,8 @@ func (p *prober) loop(ctx context.Context, began time.Time) error {
 			return err
 		}
 		p.commit()
-		if lost := p.p.Lost(); lost != p.asked && p.state == probing {
-			p.asked = lost
+		if n == 0 && p.state == probing {
+			// What was allowed may have been lost, or been another process's.
 			p.p.Allow(p.left())
 		}
 		now := time.Now()

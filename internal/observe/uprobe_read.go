@@ -58,6 +58,7 @@ type probeReader struct {
 	stops   int // taken
 	known   map[string]*joined
 	threads map[int]*probedThread
+	at      []remote.Addr // the breakpoints
 	batch   []taken
 	batches int
 	key     []byte // scratch
@@ -90,7 +91,8 @@ func (c *copiedStack) ReadMemory(p []byte, at remote.Addr) (int, error) {
 // take is called for each sample while it lies in the ring.
 func (r *probeReader) take(sm *perf.Sample) {
 	ev := capture.Event{At: max(sm.At-r.begun, 0), Kind: capture.Sample, TID: sm.TID}
-	if sm.Point >= len(r.s.cap.Observation.Breakpoints) || len(r.batch) >= maxTaken {
+	// A program that was started by exec has the same file mapped elsewhere.
+	if sm.Point >= len(r.at) || sm.Point >= 0 && sm.Regs.PC() != r.at[sm.Point] || len(r.batch) >= maxTaken {
 		return
 	}
 	if sm.Point >= 0 {

@@ -31,6 +31,8 @@ const (
 	maxBatch = 256
 	// maxThreads bounds the threads with a list of their own.
 	maxThreads = 4096
+	// bitRemoveOnExec is a bit of struct perf_event_attr, Linux 5.13 and later.
+	bitRemoveOnExec = 1 << 36
 	// maxPoints bounds the breakpoints.
 	maxPoints = 64
 )
@@ -298,9 +300,13 @@ func (s *Session) keep(more map[int]int) {
 func (s *Session) clock(tid int) (int, error) {
 	attr := unix.PerfEventAttr{
 		Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_CPU_CLOCK, Size: attrSize,
-		Sample: uint64(s.o.SampleEvery), Sample_type: unix.PERF_SAMPLE_TID,
+		Sample: uint64(s.o.SampleEvery), Sample_type: unix.PERF_SAMPLE_TID, Bits: bitRemoveOnExec,
 	}
 	fd, err := unix.PerfEventOpen(&attr, tid, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)
+	if errors.Is(err, unix.EINVAL) {
+		attr.Bits = 0
+		fd, err = unix.PerfEventOpen(&attr, tid, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)
+	}
 	if err != nil {
 		return -1, err
 	}
