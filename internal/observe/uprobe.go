@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"slices"
 	"strings"
@@ -29,9 +28,9 @@ const (
 	// What a hit takes of the worker's time: the trap, a second one where the
 	// instruction has to be stepped, and the copying. They were measured once, in
 	// a virtual machine (TestWhatAHitCosts); nothing tells while it happens.
-	trapCost = time.Microsecond
-	stepCost = 14 * time.Microsecond
-	copyCost = 2 * time.Microsecond
+	trapCost = 800 * time.Nanosecond
+	stepCost = 12 * time.Microsecond
+	copyCost = 1600 * time.Nanosecond
 	// probeSlack is how far the cost may exceed its share before less is copied,
 	// and softRest how long to wait for that to help before the breakpoints are
 	// taken out. They stay out for minRest at least: the kernel needs some 0.1 s.
@@ -53,17 +52,20 @@ type prober struct {
 	p      *perf.Session
 	reader probeReader
 	res    ptrace.Result
-	begun  time.Duration // on CLOCK_MONOTONIC
-	steps  bool          // an instruction is single-stepped
-	hits   []uint64      // of sessions that were closed
-	lost   uint64
-	seen   uint64        // samples that were read
-	asked  uint64        // of the lost hits, how many were asked for again
-	until  time.Time     // how long the breakpoints stay out
-	state  int           // of the budget
-	over   time.Duration // what the worker had paid too much when the rest began
-	ticked uint64        // clock samples at the last tick
-	clocks uint64
+	steps  bool     // an instruction is single-stepped
+	hits   []uint64 // of sessions that were closed
+	seen   uint64   // samples that were read
+	ticked uint64   // clock samples at the last tick
+	// skipped says that hits came which were not to be copied, though they were
+	// wanted.
+	skipped bool
+
+	state int           // of the budget
+	until time.Time     // how long it stays so
+	over  time.Duration // what the worker had paid too much when the rest began
+	asked time.Time     // when the worker's processor time was last read
+	cpu0  time.Duration // which it had used before
+	cpu   time.Duration // and since
 }
 
 // probe observes as ptrace.Observe does.
@@ -86,8 +88,8 @@ func (s *session) probe(ctx context.Context, o ptrace.Options) (res ptrace.Resul
 		return p.res, err
 	}
 	began := time.Now()
-	p.begun = perf.Now()
-	p.reader.begun = p.begun
+	p.cpu0, _, _ = p.s.live.CPUTime()
+	p.reader.begun = perf.Now()
 	err = p.loop(ctx, began)
 	p.res.Duration = time.Since(began)
 	err = errors.Join(err, p.close())
@@ -165,12 +167,23 @@ func (p *prober) open() (err error) {
 	return nil
 }
 
-// left is how many hits are still wanted.
-func (p *prober) left() int {
-	if p.o.MaxStops <= 0 {
-		return math.MaxInt
+// allow lets so many hits be copied as fit in half a ring: the other half may
+// still be full of those before. A hit that finds no room costs the worker
+// nearly as much as one that is copied.
+func (p *prober) allow() {
+	if p.p.Allowed() == 0 && p.left() > 0 {
+		p.skipped = true
 	}
-	return p.o.MaxStops - p.reader.stops
+	p.p.Allow(p.left())
+}
+
+// left is how many hits are to be copied next.
+func (p *prober) left() int {
+	n := max(1, p.p.Room()/2)
+	if p.o.MaxStops > 0 {
+		n = min(n, p.o.MaxStops-p.reader.stops)
+	}
+	return n
 }
 
 // follow is what to copy of PHP's frames, nil where that can't be said.
@@ -250,9 +263,8 @@ func (p *prober) loop(ctx context.Context, began time.Time) error {
 			return err
 		}
 		p.commit()
-		if n == 0 && p.state == probing {
-			// What was allowed may have been lost, or been another process's.
-			p.p.Allow(p.left())
+		if p.state == probing {
+			p.allow()
 		}
 		now := time.Now()
 		switch {
@@ -282,7 +294,7 @@ func (p *prober) loop(ctx context.Context, began time.Time) error {
 			shown = now
 			f(p.s.pipe.stops, p.s.pipe.samples)
 		}
-		if err := p.budget(now, began); err != nil {
+		if err := p.budget(now); err != nil {
 			return err
 		}
 		if n == 0 {
@@ -342,7 +354,6 @@ func (p *prober) retire(was *perf.Session) {
 	for i, n := range hits {
 		p.hits[i] += n
 	}
-	p.lost += was.Lost()
 	if err := was.Close(); err != nil {
 		p.s.note("%v", err)
 	}
@@ -437,18 +448,26 @@ func (p *prober) total() []uint64 {
 // budget holds the worker's cost to its share: nothing is copied any more while
 // it has paid more, and if the traps alone are too much, the breakpoints are
 // taken out for a while.
-func (p *prober) budget(now, began time.Time) error {
-	if p.o.MaxPause <= 0 {
+func (p *prober) budget(now time.Time) error {
+	if p.o.MaxPause <= 0 || p.o.MaxPause >= 1 {
 		return nil
 	}
-	elapsed, cost := now.Sub(began), p.cost()
-	over := cost - time.Duration(p.o.MaxPause*float64(elapsed))
+	// Of what the worker has had of processors: on a busy host that is less
+	// than the time.
+	if now.Sub(p.asked) >= lookEvery {
+		p.asked = now
+		if cpu, _, err := p.s.live.CPUTime(); err == nil {
+			p.cpu = max(p.cpu, cpu-p.cpu0)
+		}
+	}
+	over := p.cost() - time.Duration(p.o.MaxPause*float64(p.cpu))
 	switch p.state {
 	case probing:
 		if over > probeSlack {
 			p.state, p.over, p.until = resting, over, now.Add(softRest)
 			p.res.Disarmed++
 			p.p.Allow(0)
+			p.skipped = true
 		}
 	case resting:
 		switch {
@@ -477,7 +496,7 @@ const (
 )
 
 func (p *prober) close() error {
-	p.hits, p.lost = p.total(), p.lost+p.p.Lost()
+	p.hits = p.total()
 	return p.p.Close()
 }
 
@@ -487,7 +506,9 @@ func (p *prober) finish() {
 	p.res.Hits = p.hits
 	p.res.Samples = uint64(s.pipe.samples)
 	slices.SortStableFunc(s.pipe.events, func(a, b capture.Event) int { return int(a.At - b.At) })
-	s.pipe.dropped += int(p.lost)
+	if n := sum(p.hits); p.skipped && n > uint64(s.pipe.stops) {
+		s.pipe.dropped += int(n) - s.pipe.stops
+	}
 	s.note("the worker was never stopped; %d hits and %d copied stacks took some %v of its time (an estimate)",
 		sum(p.hits), p.seen, paid(p.hits, p.seen, p.steps).Round(10*time.Microsecond))
 	if p.steps {

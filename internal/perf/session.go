@@ -28,7 +28,7 @@ const (
 	allRings = 16 << 20
 	oneRing  = 256 << 10
 	// maxBatch bounds the records that one Read takes from one ring.
-	maxBatch = 256
+	maxBatch = 2048
 	// maxThreads bounds the threads with a list of their own.
 	maxThreads = 4096
 	// bitRemoveOnExec is a bit of struct perf_event_attr, Linux 5.13 and later.
@@ -68,6 +68,8 @@ type Session struct {
 	clocks map[int]int
 	sample Sample
 	lost   uint64
+	// ringSize and largest are the bytes of a ring and of the largest sample.
+	ringSize, largest int
 	closed bool
 }
 
@@ -155,6 +157,7 @@ const maxCPUs = 8192
 func (s *Session) openRings() error {
 	cpus := runtimeCPUs()
 	size := max(oneRing, 1<<(bits.Len(uint(allRings/cpus))-1))
+	s.ringSize = size
 	attr := unix.PerfEventAttr{
 		Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_BPF_OUTPUT, Size: attrSize, Sample: 1,
 		Sample_type:       unix.PERF_SAMPLE_TID | unix.PERF_SAMPLE_TIME | unix.PERF_SAMPLE_RAW | unix.PERF_SAMPLE_REGS_USER | unix.PERF_SAMPLE_STACK_USER,
@@ -249,6 +252,12 @@ func (s *Session) Resume(most int) error {
 // Allow sets how many hits are copied from now on.
 func (s *Session) Allow(most int) { store(s.ctl, 8*ctlLeft, uint64(max(most, 0))) }
 
+// Allowed is how many hits are still copied.
+func (s *Session) Allowed() int { return max(0, int(int64(load(s.ctl, 8*ctlLeft)))) }
+
+// Room is how many hits fit in a ring, going by the largest so far.
+func (s *Session) Room() int { return s.ringSize / max(s.largest, s.o.Stack+recordRest) }
+
 // Pause takes the breakpoints out.
 func (s *Session) Pause() error {
 	if s.ctl != nil {
@@ -333,6 +342,7 @@ func (s *Session) Read(fn func(*Sample)) (n int, err error) {
 				c.u64()
 				s.lost += c.u64()
 			case recordSample:
+				s.largest = max(s.largest, len(body)+headerBytes)
 				if err := s.sample.decode(body, descSize); err != nil {
 					return err
 				}
