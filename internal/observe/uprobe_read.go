@@ -22,9 +22,9 @@ import (
 // recorded after the functions and names they rest on were looked at once more.
 
 const (
-	// maxJoined bounds the stacks that are remembered. A script that makes more
-	// is read at the speed of joining.
-	maxJoined = 4096
+	// maxJoined bounds the stacks that are remembered, in frames of some 300
+	// bytes. A script that makes more is read at the speed of joining.
+	maxJoined = 50_000
 	// maxTaken bounds a batch.
 	maxTaken = 4096
 )
@@ -61,6 +61,7 @@ type probeReader struct {
 	at      []remote.Addr // the breakpoints
 	batch   []taken
 	batches int
+	frames  int    // of the known stacks
 	key     []byte // scratch
 	links   []zend.Link
 	refresh time.Time
@@ -123,8 +124,9 @@ func (r *probeReader) take(sm *perf.Sample) {
 	is := r.known[string(key)]
 	if is == nil {
 		is = r.join(sm, &w, &ev)
-		if len(r.known) >= maxJoined {
+		if r.frames += len(is.stack.Frames) + len(is.bare.Frames); r.frames > maxJoined {
 			clear(r.known)
+			r.frames = 0
 		}
 		r.known[string(key)] = is
 	}

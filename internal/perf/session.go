@@ -70,7 +70,7 @@ type Session struct {
 	lost   uint64
 	// ringSize and largest are the bytes of a ring and of the largest sample.
 	ringSize, largest int
-	closed bool
+	closed            bool
 }
 
 const uprobeType = "/sys/bus/event_source/devices/uprobe/type"
@@ -271,61 +271,6 @@ func (s *Session) Pause() error {
 	return errs
 }
 
-// Watch has the clock look at these threads, and at no others any more.
-func (s *Session) Watch(tids []int) error {
-	if s.o.SampleEvery <= 0 {
-		return nil
-	}
-	old := s.clocks
-	s.clocks = make(map[int]int, len(tids))
-	for _, tid := range tids {
-		if fd, ok := old[tid]; ok {
-			s.clocks[tid] = fd
-			delete(old, tid)
-			continue
-		}
-		fd, err := s.clock(tid)
-		if errors.Is(err, unix.ESRCH) {
-			continue // it has just ended
-		}
-		if err != nil {
-			s.keep(old)
-			return refused("set a timer", err)
-		}
-		s.clocks[tid] = fd
-	}
-	for _, fd := range old {
-		_ = unix.Close(fd)
-	}
-	return nil
-}
-
-func (s *Session) keep(more map[int]int) {
-	for tid, fd := range more {
-		s.clocks[tid] = fd
-	}
-}
-
-func (s *Session) clock(tid int) (int, error) {
-	attr := unix.PerfEventAttr{
-		Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_CPU_CLOCK, Size: attrSize,
-		Sample: uint64(s.o.SampleEvery), Sample_type: unix.PERF_SAMPLE_TID, Bits: bitRemoveOnExec,
-	}
-	fd, err := unix.PerfEventOpen(&attr, tid, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)
-	if errors.Is(err, unix.EINVAL) {
-		attr.Bits = 0
-		fd, err = unix.PerfEventOpen(&attr, tid, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)
-	}
-	if err != nil {
-		return -1, err
-	}
-	if err := unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_SET_BPF, s.progs[len(s.progs)-1]); err != nil {
-		_ = unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
-}
-
 // Read hands what has been copied since to fn and returns how many samples
 // there were. Those of other processes, such as a vfork child that still shares
 // the memory, are left out. It does not wait.
@@ -404,31 +349,4 @@ func Now() time.Duration {
 		return 0
 	}
 	return time.Duration(ts.Nano())
-}
-
-// Supported tries everything that an observation needs, on this process and
-// without setting a breakpoint, and says what is missing.
-func Supported() error {
-	s, err := Open(Options{PID: os.Getpid(), SampleEvery: time.Hour})
-	if err != nil {
-		return err
-	}
-	self, err := os.Open("/proc/self/exe")
-	if err != nil {
-		return errors.Join(err, s.Close())
-	}
-	defer self.Close()
-	st, err := self.Stat()
-	if err != nil {
-		return errors.Join(err, s.Close())
-	}
-	// Nothing of a program's last byte is code, so the kernel inserts nothing.
-	attr := unix.PerfEventAttr{Type: s.typ, Size: attrSize, Sample: 1, Ext2: uint64(st.Size() - 1)}
-	fd, err := openUprobe(&attr, fmt.Sprintf("/proc/self/fd/%d", self.Fd()), 0)
-	if err == nil {
-		err = unix.Close(fd)
-	} else {
-		err = refused("set a uprobe", err)
-	}
-	return errors.Join(err, s.Close())
 }
