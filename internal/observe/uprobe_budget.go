@@ -97,7 +97,7 @@ func (p *prober) finish() {
 		s.note("of %d stacks PHP's frames had gone before their names were read", r.gone)
 	}
 	if r.unstopped > 0 {
-		s.note("%d samples were read of a worker that waited, without stopping it: PHP frames only", r.unstopped)
+		s.note("%d samples were read of a worker that waited, for something or for a processor: PHP frames only", r.unstopped)
 	}
 	if r.truncated > 0 {
 		s.note("%d stacks are longer than the %d KiB that are copied", r.truncated, perf.MaxStack>>10)
