@@ -160,20 +160,29 @@ func (p *prober) commit() {
 	if want.Long == p.po.Long && want.Stack == p.po.Stack {
 		return
 	}
-	old := p.po
+	was, old := p.p, p.po
 	p.po = want
-	was := p.p
 	if err := p.open(); err != nil {
 		p.s.note("longer stacks can't be copied: %v", err)
-		p.po, p.p = old, was
+		p.p, p.po = was, old
 		p.po.Long, p.po.Stack = want.Long, want.Stack // don't try again
 		return
 	}
-	p.retire(was)
+	if err := was.Close(); err != nil {
+		p.s.note("%v", err)
+	}
 }
 
-// retire closes a session and keeps its counts.
-func (p *prober) retire(was *perf.Session) {
+// retire reads what is left in a session that another takes over from, and
+// keeps its counts. Hits that both see are the other's.
+func (p *prober) retire(was *perf.Session) error {
+	was.Allow(0)
+	if err := was.Watch(nil); err != nil {
+		return err
+	}
+	n, err := was.Read(p.reader.take)
+	p.seen += uint64(n)
+	p.reader.commit()
 	hits := was.Hits()
 	if p.hits == nil {
 		p.hits = make([]uint64, len(hits))
@@ -181,9 +190,7 @@ func (p *prober) retire(was *perf.Session) {
 	for i, n := range hits {
 		p.hits[i] += n
 	}
-	if err := was.Close(); err != nil {
-		p.s.note("%v", err)
-	}
+	return err
 }
 
 // program tells one program that the process runs from another: exec makes a

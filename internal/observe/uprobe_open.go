@@ -67,18 +67,27 @@ func (p *prober) points() (files []*os.File, err error) {
 
 func isMusl(name string) bool { return strings.Contains(name, "musl") || name == "libc.so" }
 
-// open begins to watch.
-func (p *prober) open() (err error) {
-	p.po.PID, p.po.SampleEvery = p.s.live.PID, p.o.SampleEvery
-	p.po.Follow = p.follow()
-	if p.p, err = perf.Open(p.po); err != nil {
+// open begins to watch, in place of the session before if there was one.
+func (p *prober) open() error {
+	was := p.p
+	if was == nil {
+		p.po.PID, p.po.SampleEvery = p.s.live.PID, p.o.SampleEvery
+		p.po.Follow = p.follow()
+	}
+	next, err := perf.Open(p.po)
+	if err != nil {
 		return err
 	}
-	if err := p.threads(); err != nil {
-		return errors.Join(err, p.p.Close())
+	p.p = next
+	err = p.threads()
+	if err == nil && was != nil {
+		err = p.retire(was)
 	}
-	if err := p.p.Resume(p.left()); err != nil {
-		return errors.Join(err, p.p.Close())
+	if err == nil {
+		err = next.Resume(p.left())
+	}
+	if err != nil {
+		return errors.Join(err, next.Close())
 	}
 	return nil
 }
