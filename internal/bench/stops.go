@@ -33,6 +33,7 @@ func (b *bench) stopsTable(ctx context.Context) error {
 	}{
 		{"`phpwhy attach --engine hwbp`", "native and PHP", b.phpwhyStops("hwbp")},
 		{"`phpwhy attach --engine int3`", "native and PHP", b.phpwhyStops("int3")},
+		{"`phpwhy attach --engine uprobe`", "native and PHP", b.phpwhyStops("uprobe")},
 		{"gdb, `bt` in breakpoint commands", "native", b.gdbStops},
 		{"`strace -k -e trace=mremap`", "native", b.straceStops},
 		{"a bare ptrace loop in C", "none, it only counts", b.bareStops},

@@ -6,7 +6,7 @@ import (
 )
 
 // engines are those that take part; `-engines` chooses among them.
-var engines = []string{"hwbp", "int3"}
+var engines = []string{"hwbp", "int3", "uprobe"}
 
 // event is what happens to phpwhy or to the worker in a round.
 type event struct {
