@@ -29,7 +29,7 @@ type Options struct {
 	For         time.Duration
 	Stops       int      // breakpoint stops after which to end; 0: no limit
 	Break       []string // functions of the mapped libc
-	Engine      string   // auto, hwbp, int3 or syscall
+	Engine      string   // auto, hwbp, int3, syscall or uprobe
 	SampleEvery time.Duration
 	MaxPause    float64 // share of the time that the worker may be stopped, 0 to 1; 0: no limit
 	// Progress, when not nil, is told now and then how many stacks there are.
@@ -44,6 +44,9 @@ func Defaults() Options {
 		Engine: ptrace.EngineAuto, SampleEvery: 100 * time.Millisecond, MaxPause: 0.2,
 	}
 }
+
+// EngineUprobe has the kernel copy at each breakpoint, and stops nothing.
+const EngineUprobe = "uprobe"
 
 // ErrNoBreakpoint says that none of the functions to stop at exists in the
 // target.
@@ -86,6 +89,10 @@ func (o *Observer) Attach(ctx context.Context, pid int, opt Options) (*capture.C
 		return nil, err
 	}
 	s.facts.begin(live)
+	if opt.Engine == EngineUprobe {
+		res, err := s.probe(ctx, popt)
+		return s.finish(res, err)
+	}
 	res, err := ptrace.Observe(ctx, pid, popt, s.pipe)
 	return s.finish(res, err)
 }

@@ -338,21 +338,8 @@ type walked struct {
 // joined is join, which leaves PHP's frames as they were read in rd. What it
 // reads is recorded, if rec is not nil.
 func (s *session) joined(snap *target.Snapshot, rd *reading, rec *recorder, withPHP bool) stack.Stack {
-	img, t, r := rd.img, &rd.trace, rec.over(snap)
-	in := stack.Input{NativeEnd: stack.End(t.End), NativeErr: t.Err, Native: make([]stack.NativeFrame, len(t.Frames))}
-	for i := range t.Frames {
-		f := &t.Frames[i]
-		in.Native[i] = stack.NativeFrame{
-			Frame: stack.Frame{
-				Kind: stack.Native, Function: f.Function, Raw: f.Raw, Module: f.Module, File: f.File, Line: f.Line,
-				PC: f.PC, Offset: f.Offset, Inlined: f.Inlined, How: string(f.How),
-			},
-			Entry: f.Entry, Regs: f.Regs,
-		}
-		if f.Function == "" && f.Module == s.php.Name && i+1 < len(t.Frames) {
-			in.Native[i].Executes = img.CallsHost(t.Frames[i+1].PC)
-		}
-	}
+	r := rec.over(snap)
+	in := s.natives(rd.img, &rd.trace)
 	rt := s.runtime()
 	if rt == nil || !withPHP && !rt.ZTS {
 		return stack.Join(in)
@@ -369,19 +356,10 @@ func (s *session) joined(snap *target.Snapshot, rd *reading, rec *recorder, with
 		s.led(snap.TID, snap.Regs.TLS)
 	}
 	values := s.look.read(th, snap, z.Frames)
-	in.PHPErr = z.Err
 	in.TopCall = func(ed remote.Addr) (bool, bool) { return rt.TopCall(r, ed) }
-	in.PHP = make([]stack.PHPFrame, len(z.Frames))
-	for i := range z.Frames {
-		f := &z.Frames[i]
-		in.PHP[i] = stack.PHPFrame{
-			Frame: stack.Frame{
-				Kind: stack.PHP, Function: f.Function, Class: f.Class, File: f.File, Line: f.Line,
-				Internal: f.Internal, Opcode: f.Opcode, Defined: f.Defined, Via: f.Via,
-				Values: s.look.shown(values, i),
-			},
-			ExecuteData: f.ExecuteData, Handler: f.Handler, Top: f.Top, LineAt: lineAt(rt, r, f), JITLine: s.jitLine(rt, r, f),
-		}
+	s.phpFrames(&in, rt, r, &z)
+	for i := range in.PHP {
+		in.PHP[i].Values = s.look.shown(values, i)
 	}
 	st := stack.Join(in)
 	s.look.see(&st, values)
@@ -392,6 +370,41 @@ func (s *session) joined(snap *target.Snapshot, rd *reading, rec *recorder, with
 	}
 	rd.php = &walked{th, z.Frames}
 	return st
+}
+
+// natives makes a trace ready to be joined.
+func (s *session) natives(img *symbolize.Image, t *symbolize.Trace) stack.Input {
+	in := stack.Input{NativeEnd: stack.End(t.End), NativeErr: t.Err, Native: make([]stack.NativeFrame, len(t.Frames))}
+	for i := range t.Frames {
+		f := &t.Frames[i]
+		in.Native[i] = stack.NativeFrame{
+			Frame: stack.Frame{
+				Kind: stack.Native, Function: f.Function, Raw: f.Raw, Module: f.Module, File: f.File, Line: f.Line,
+				PC: f.PC, Offset: f.Offset, Inlined: f.Inlined, How: string(f.How),
+			},
+			Entry: f.Entry, Regs: f.Regs,
+		}
+		if f.Function == "" && f.Module == s.php.Name && i+1 < len(t.Frames) {
+			in.Native[i].Executes = img.CallsHost(t.Frames[i+1].PC)
+		}
+	}
+	return in
+}
+
+// phpFrames adds PHP's frames; r reads the memory that they were read from.
+func (s *session) phpFrames(in *stack.Input, rt *zend.Runtime, r remote.Reader, z *zend.Stack) {
+	in.PHPErr = z.Err
+	in.PHP = make([]stack.PHPFrame, len(z.Frames))
+	for i := range z.Frames {
+		f := &z.Frames[i]
+		in.PHP[i] = stack.PHPFrame{
+			Frame: stack.Frame{
+				Kind: stack.PHP, Function: f.Function, Class: f.Class, File: f.File, Line: f.Line,
+				Internal: f.Internal, Opcode: f.Opcode, Defined: f.Defined, Via: f.Via,
+			},
+			ExecuteData: f.ExecuteData, Handler: f.Handler, Top: f.Top, LineAt: lineAt(rt, r, f), JITLine: s.jitLine(rt, r, f),
+		}
+	}
 }
 
 // insertFrameless shows the internal function that the innermost PHP code is in,
@@ -420,12 +433,12 @@ func lineAt(rt *zend.Runtime, r remote.Reader, f *zend.Frame) func(remote.Addr) 
 
 // jitLine reads lines off JIT code, which is read from the running process: it
 // does not change once it is written. Oplines are in the snapshot.
-func (s *session) jitLine(rt *zend.Runtime, snap remote.Reader, f *zend.Frame) func(remote.Addr, bool) (int, string, bool, bool) {
+func (s *session) jitLine(rt *zend.Runtime, then remote.Reader, f *zend.Frame) func(remote.Addr, bool) (int, string, bool, bool) {
 	if f.Internal {
 		return nil
 	}
 	r := remote.ReaderFunc(func(p []byte, at remote.Addr) (int, error) {
-		if n, err := snap.ReadMemory(p, at); err == nil {
+		if n, err := then.ReadMemory(p, at); err == nil {
 			return n, nil
 		}
 		return s.live.Mem.ReadMemory(p, at)

@@ -200,15 +200,17 @@ func (s *session) hostJIT(img *symbolize.Image) {
 	}
 }
 
-// prepare finds the functions to stop at.
+// prepare makes room for stops, and finds the functions to stop at.
 func (s *session) prepare(opt Options) (ptrace.Options, error) {
 	po := ptrace.Options{
 		Engine: opt.Engine, SampleEvery: opt.SampleEvery, MaxStops: opt.Stops, For: opt.For, MaxPause: opt.MaxPause,
 		Program: s.live.Program,
 	}
 	s.pipe.progress = opt.Progress
-	first := s.rehearse()
-	s.pipe.fill(first, first.Cap())
+	if opt.Engine != EngineUprobe {
+		first := s.rehearse()
+		s.pipe.fill(first, first.Cap())
+	}
 	s.warm()
 	if len(opt.Break) == 0 {
 		return po, nil
