@@ -50,11 +50,29 @@ var evidence = map[string]struct {
 	"stack.php_repeat":       {cel.IntType, "any stack with PHP frames"},
 	"stack.site_share":       {cel.DoubleType, "any stack with PHP frames"},
 
-	"fd.kind":          {cel.StringType, "not collected by this version"},
-	"fd.peer":          {cel.StringType, "not collected by this version"},
-	"fd.path":          {cel.StringType, "not collected by this version"},
-	"fd.held_by":       {cel.IntType, "not collected by this version"},
-	"lock.holder_pid":  {cel.IntType, "not collected by this version"},
+	"fd.number":         {cel.IntType, howBlocked},
+	"fd.kind":           {cel.StringType, howBlocked},
+	"fd.peer":           {cel.StringType, "not collected by this version"},
+	"fd.path":           {cel.StringType, howBlocked},
+	"fd.held_by":        {cel.IntType, howHeld},
+	"fd.holder":         {cel.StringType, howHeld},
+	"fd.held_by_parent": {cel.BoolType, howHeld},
+
+	"lock.kind":             {cel.StringType, howBlocked},
+	"lock.path":             {cel.StringType, howBlocked},
+	"lock.holder":           {cel.StringType, howHeld},
+	"lock.holder_pid":       {cel.IntType, howHeld},
+	"lock.holder_cmdline":   {cel.StringType, howHeld},
+	"lock.holder_ended":     {cel.BoolType, howHeld},
+	"lock.contended_path":   {cel.StringType, howHeld},
+	"lock.contended_holder": {cel.StringType, howHeld},
+	"lock.contended_pid":    {cel.IntType, howHeld},
+
+	"child.pid":     {cel.IntType, howHeld},
+	"child.cmdline": {cel.StringType, howHeld},
+	"child.state":   {cel.StringType, howHeld},
+	"child.process": {cel.StringType, howHeld},
+
 	"pool.workers":     {cel.IntType, "collecting several workers"},
 	"pool.same_stack":  {cel.IntType, "collecting several workers"},
 	"php.version":      {cel.StringType, "a PHP process"},
@@ -79,10 +97,17 @@ var evidence = map[string]struct {
 	"php.output_buffer_level": {cel.IntType, "a PHP process"},
 	"php.allocator":           {cel.StringType, "a PHP process"},
 	"php.phase":               {cel.StringType, "PHP code that runs"},
+	"php.place":               {cel.StringType, "PHP code that runs, and its native frames"},
 	"php.frames":              {cel.IntType, "a PHP process"},
 	"php.frames_exact":        {cel.BoolType, "a PHP process"},
 	"php.opcode":              {cel.StringType, "any stack with PHP frames"},
 }
+
+// How evidence about what a worker waits for is collected.
+const (
+	howBlocked = "a live process that is blocked in a system call of that kind, and root"
+	howHeld    = "a live process that is blocked, root, and a holder whose pid is visible from here"
+)
 
 func evidenceNames() []string {
 	out := make([]string, 0, len(evidence))

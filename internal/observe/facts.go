@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
+	"github.com/phpwhy/phpwhy/internal/proc"
 	"github.com/phpwhy/phpwhy/internal/stack"
 	"github.com/phpwhy/phpwhy/internal/target"
 	"github.com/phpwhy/phpwhy/internal/zend"
@@ -22,7 +23,8 @@ type facts struct {
 	known       bool
 	read        uint64 // bytes
 	readKnown   bool
-	state       string // before it was stopped
+	state       string     // before it was stopped
+	blocked     *proc.Call // the main thread's system call then; nil for none
 }
 
 // begin notes the CPU time that was used before.
@@ -33,6 +35,9 @@ func (f *facts) begin(l *target.Live) {
 	f.read, err = l.BytesRead()
 	f.readKnown = err == nil
 	f.state, _ = l.State()
+	if c, err := l.Blocked(l.PID); err == nil {
+		f.blocked = &c
+	}
 }
 
 // end fills in the facts. ran is for how long the process could run.
@@ -56,6 +61,7 @@ func (f *facts) end(s *session, ran time.Duration) {
 		m["proc.state"] = st
 		m["proc.threads"] = int64(threads(l))
 	}
+	s.holderFacts(m)
 	if age, err := l.Age(); err == nil {
 		m["proc.age_s"] = age.Seconds()
 	}
@@ -140,6 +146,9 @@ func (s *session) engineFacts(m map[string]any, th *zend.Thread) {
 	}
 	if p := th.Phase(r, outermost); p != "" {
 		m["php.phase"] = string(p)
+		if in := place(&s.cap, p); in != "" {
+			m["php.place"] = in
+		}
 	}
 }
 
