@@ -71,6 +71,7 @@ func (f *facts) end(s *session, ran time.Duration) {
 	if s.pipe.same.seen && c.Observation.Samples > 1 && !rt.Layout.PHP5 {
 		m["stack.same_call_s"] = s.pipe.same.most.Seconds()
 	}
+	s.pipe.waits.into(m, c.Observation.Samples > 1)
 	if th != nil {
 		s.engineFacts(m, th)
 		if op := usualOpcode(c); op != "" {
