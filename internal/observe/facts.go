@@ -61,7 +61,6 @@ func (f *facts) end(s *session, ran time.Duration) {
 		m["proc.state"] = st
 		m["proc.threads"] = int64(threads(l))
 	}
-	s.holderFacts(m)
 	if age, err := l.Age(); err == nil {
 		m["proc.age_s"] = age.Seconds()
 	}
@@ -77,6 +76,8 @@ func (f *facts) end(s *session, ran time.Duration) {
 	if s.pipe.same.seen && c.Observation.Samples > 1 && !rt.Layout.PHP5 {
 		m["stack.same_call_s"] = s.pipe.same.most.Seconds()
 	}
+	s.pipe.waits.into(m, c.Observation.Samples > 1)
+	s.holderFacts(m)
 	if th != nil {
 		s.engineFacts(m, th)
 		if op := usualOpcode(c); op != "" {

@@ -36,6 +36,9 @@ type holders struct {
 // What is not there is left out. The worker runs meanwhile.
 func (s *session) holderFacts(m map[string]any) {
 	w := holders{s: s, m: m, p: s.live.Process}
+	if name, ok := m["fd.path"].(string); ok {
+		m["fd.path"] = shortPath(name)
+	}
 	b, ok := s.blocked()
 	if !ok {
 		return
@@ -170,7 +173,7 @@ func (w *holders) describe(fd int) (f proc.File, ok bool) {
 	if err != nil {
 		return f, false
 	}
-	w.m["fd.number"], w.m["fd.path"] = int64(fd), shortPath(f.Path)
+	w.m["wait.fd"], w.m["fd.path"] = int64(fd), shortPath(f.Path)
 	// Who looks into sockets knows more of them.
 	if _, known := w.m["fd.kind"]; !known || f.Kind != proc.FDSocket {
 		w.m["fd.kind"] = f.Kind

@@ -57,6 +57,7 @@ type pipeline struct {
 	stops, samples int
 	lastRefresh    time.Time
 	same           sameCall
+	waits          waits
 	tables         tables
 }
 
@@ -135,6 +136,9 @@ func (p *pipeline) read(c copied) {
 	st, z := p.s.joined(c.snap, &t, withPHP)
 	if z != nil && c.ev.Kind == capture.Sample {
 		state, ok := z.th.CallState(c.snap, z.frames)
+		if len(z.frames) > 0 {
+			p.waits.see(p.s.live, c.snap, &st, c.ev.At, state, ok)
+		}
 		p.same.see(c.ev.TID, c.ev.At, state, ok)
 		if n, ok := z.th.LongestArgument(p.s.live.Mem, c.snap, z.frames); ok {
 			p.same.longest, p.same.called = max(p.same.longest, n), true

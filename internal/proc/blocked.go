@@ -108,7 +108,7 @@ func CallAt(r *remote.Regs) (Call, error) {
 		return Call{}, ErrNotBlocked
 	}
 	c := Call{Number: int(r.OrigSyscall), SP: r.SP(), PC: r.PC()}
-	for i, n := range [...]int{remote.RDI, remote.RSI, remote.RDX, 10, 8, 9} {
+	for i, n := range [...]int{remote.RDI, remote.RSI, remote.RDX, remote.R10, remote.R8, remote.R9} {
 		if c.Args[i], ok = r.Get(n); !ok {
 			return Call{}, ErrNotBlocked
 		}
