@@ -81,6 +81,10 @@ func (s *session) holderFacts(m map[string]any) {
 	if m["lock.kind"] == nil {
 		w.locked()
 	}
+	// That there is none is known, unless a pipe's other end was not found.
+	if kind := m["fd.kind"]; m["child.pid"] == nil && (m["fd.held_by"] != nil || kind != proc.FDPipe && kind != proc.FDFIFO) {
+		m["child.pid"] = int64(0)
+	}
 }
 
 // blocked is the system call of the first PHP thread that is in one. A worker

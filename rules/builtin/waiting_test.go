@@ -28,7 +28,7 @@ var waiting = []hang{
 	{rule: "wait.client-write", at: `echo str_repeat(`, start: request},
 	{rule: "wait.client-upload", at: `php://input`, start: upload},
 	{rule: "wait.client-upload", label: "before the script", start: uploadFirst},
-	{rule: "wait.sleep", at: `sleep(600`},
+	{rule: "wait.sleep", label: "request", script: "wait.sleep.php", at: `sleep(600`},
 	{rule: "wait.sleep", label: "shutdown function", script: "wait.sleep-shutdown.php", at: `sleep(600`},
 	{rule: "wait.sleep", label: "destructor", script: "wait.sleep-destructor.php", at: `usleep(600`},
 	{rule: "wait.sleep", label: "autoloader", script: "wait.sleep-autoload.php", at: `sleep(600`},
@@ -226,4 +226,65 @@ func fullPipe(t *testing.T, p php) int {
 		t.Fatal(err)
 	}
 	return f.Hang(t, script(t), "")
+}
+
+// recorded are the builds that captures are from.
+func recorded(t *testing.T) []php {
+	dir := func(v string) string { return filepath.Join(testphp.Root(t), ".cache/php", v+"-nts") }
+	return []php{
+		{"8.2 stripped", testphp.Stripped(t), "/usr/sbin/php-fpm8.2"},
+		{"8.2", dir("8.2") + "/bin/php", dir("8.2") + "/sbin/php-fpm"},
+		{"8.4", dir("8.4") + "/bin/php", dir("8.4") + "/sbin/php-fpm"},
+	}
+}
+
+// Writes the captures of captures/record to the folder in PHPWHY_RECORD_WAITS,
+// with the phpwhy in PHPWHY.
+func TestTheWaitsAreRecorded(t *testing.T) {
+	dir, phpwhy := os.Getenv("PHPWHY_RECORD_WAITS"), os.Getenv("PHPWHY")
+	if dir == "" {
+		t.Skip("captures/record asks for it")
+	}
+	had := make(map[string]bool)
+	for _, h := range waiting {
+		for _, p := range recorded(t) {
+			t.Run(h.name()+"/"+p.name, func(t *testing.T) {
+				_, name, _ := strings.Cut(h.rule, ".")
+				if h.label != "" {
+					name += "-" + strings.ReplaceAll(h.label, " ", "-")
+				}
+				// Of the unstripped ones, the first that can hang this way.
+				if !p.stripped() && had[name] || !wanted(name) {
+					return
+				}
+				pid := h.begin(t, p)
+				if pid == cannot {
+					return
+				}
+				had[name] = !p.stripped()
+				build := strings.ReplaceAll(p.name, " ", "-")
+				if !p.stripped() {
+					build += "-dwarf"
+				}
+				out := filepath.Join(dir, name+"-"+build+".jsonl")
+				if b, err := exec.Command(phpwhy, "attach", "--for", "1s", "--capture", out, fmt.Sprint(pid)).CombinedOutput(); err != nil {
+					t.Errorf("%v: %s", err, b)
+				} else {
+					first, _, _ := strings.Cut(string(b), "\n")
+					t.Log(first)
+				}
+			})
+		}
+	}
+}
+
+// wanted reports whether captures of this name are to be recorded.
+func wanted(name string) bool {
+	names := strings.Fields(os.Getenv("PHPWHY_RECORD_NAMES"))
+	for _, n := range names {
+		if strings.HasPrefix(name, n) {
+			return true
+		}
+	}
+	return len(names) == 0
 }
