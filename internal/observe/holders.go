@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/phpwhy/phpwhy/internal/proc"
+	"github.com/phpwhy/phpwhy/internal/zend"
 	"github.com/phpwhy/phpwhy/symbolize/remote"
 )
 
@@ -136,7 +137,7 @@ func (w *holders) heldBy(hs []proc.Holder) {
 	w.m["lock.holder"] = names(hs)
 	if len(hs) > 0 && hs[0].PID > 0 {
 		w.m["lock.holder_pid"] = int64(hs[0].PID)
-		w.m["lock.holder_cmdline"] = hs[0].Cmdline
+		w.m["lock.holder_cmdline"] = discreet(hs[0].Cmdline)
 		w.m["lock.holder_ended"] = hs[0].Ended
 	}
 }
@@ -148,6 +149,7 @@ func names(hs []proc.Holder) string {
 	}
 	var out []string
 	for _, h := range hs[:min(len(hs), maxNamed)] {
+		h.Cmdline = discreet(h.Cmdline)
 		out = append(out, h.String())
 	}
 	s := strings.Join(out, ", ")
@@ -227,6 +229,7 @@ func (w *holders) told(pid int) {
 }
 
 func (w *holders) toldChild(c proc.Child) {
+	c.Cmdline = discreet(c.Cmdline)
 	w.m["child.pid"], w.m["child.cmdline"], w.m["child.state"] = int64(c.PID), c.Cmdline, c.State
 	w.m["child.process"] = c.String()
 }
@@ -260,6 +263,22 @@ func (w *holders) locked() {
 	if len(f.Holders) > 0 && f.Holders[0].PID > 0 {
 		w.m["lock.contended_pid"] = int64(f.Holders[0].PID)
 	}
+}
+
+// discreet is a command line without its arguments if one of them looks like a
+// secret: mysqldump -psecret, curl -H 'Authorization: …'.
+func discreet(cmdline string) string {
+	program, args, _ := strings.Cut(cmdline, " ")
+	hidden := zend.SecretText(args)
+	if strings.Contains(cmdline, "mysql") || strings.Contains(cmdline, "mariadb") {
+		for _, a := range strings.Fields(args) {
+			hidden = hidden || strings.HasPrefix(a, "-p") && len(a) > len("-p")
+		}
+	}
+	if hidden {
+		return program + " [redacted]"
+	}
+	return cmdline
 }
 
 // shownID is how much is shown of the name of a session's file, which is all

@@ -88,6 +88,9 @@ const (
 	// futexTID masks the thread id in the word of a lock that the kernel knows
 	// the owner of (FUTEX_TID_MASK).
 	futexTID = 0x3fffffff
+	// smallestTID is below any worker's, and above the flags that are in the
+	// other words; workers in a container of their own may be missed.
+	smallestTID = 4
 )
 
 // FutexOwner is who holds the lock that a thread of the process sleeps on, when
@@ -109,54 +112,74 @@ func (p *Process) FutexOwner(mem remote.Reader, word remote.Addr) (h Holder, ok 
 		if a == word {
 			tid = int(v & futexTID)
 		}
-		// Small numbers are states, not threads.
-		if tid <= 2 && a == word || tid <= 0 {
+		// Small numbers are states of a lock, and kinds of mutexes, not threads.
+		if tid < smallestTID {
 			continue
 		}
-		if pid, ok := p.processOf(tid, word); ok {
+		if h, ok := p.ownerOf(tid, word); ok {
+			return h, true
+		}
+	}
+	return Holder{}, false
+}
+
+// ownerOf finds the process of a thread that is known by the number that it has
+// in the process's own pid namespace: itself, or one that shares the memory at
+// word. A number that nobody has is that of an owner who died with the lock.
+func (p *Process) ownerOf(tid int, word remote.Addr) (Holder, bool) {
+	if own, err := p.ThreadsInside(); err == nil {
+		if _, ok := own[tid]; ok {
+			return NewHolder(p.PID), true
+		}
+	}
+	maps, err := p.Mappings()
+	if err != nil {
+		return Holder{}, false
+	}
+	m := maps.Find(word)
+	if m == nil || !m.Shared || !p.sharesNamespace("pid") {
+		return Holder{}, false
+	}
+	if tid > maxTID() {
+		return Holder{}, false
+	}
+	pid, err := threadGroup(tid)
+	if errors.Is(err, os.ErrNotExist) {
+		return Holder{PID: tid, Ended: true}, true
+	}
+	if err != nil {
+		return Holder{}, false
+	}
+	other, err := Open(pid)
+	if errors.Is(err, ErrZombie) {
+		return Holder{PID: pid, Ended: true}, true
+	}
+	if err != nil {
+		return Holder{}, false
+	}
+	theirs, err := other.Mappings()
+	if err != nil {
+		return Holder{}, false
+	}
+	for i := range theirs {
+		if o := &theirs[i]; o.Shared && o.Inode == m.Inode && o.Dev == m.Dev {
 			return NewHolder(pid), true
 		}
 	}
 	return Holder{}, false
 }
 
-// processOf finds the process of a thread that is known by the number in the
-// process's own pid namespace: of itself, or one that shares the memory at word.
-func (p *Process) processOf(tid int, word remote.Addr) (int, bool) {
-	if own, err := p.ThreadsInside(); err == nil {
-		if _, ok := own[tid]; ok {
-			return p.PID, true
-		}
-	}
-	if !p.sharesNamespace("pid") {
-		return 0, false
-	}
-	pid, err := threadGroup(tid)
+// maxTID is the largest number that a thread can have here.
+func maxTID() int {
+	b, err := os.ReadFile("/proc/sys/kernel/pid_max")
 	if err != nil {
-		return 0, false
+		return 1 << 22 // PID_MAX_LIMIT
 	}
-	maps, err := p.Mappings()
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	if err != nil {
-		return 0, false
+		return 1 << 22
 	}
-	m := maps.Find(word)
-	if m == nil || !m.Shared {
-		return 0, false
-	}
-	other, err := Open(pid)
-	if err != nil {
-		return 0, false
-	}
-	theirs, err := other.Mappings()
-	if err != nil {
-		return 0, false
-	}
-	for i := range theirs {
-		if o := &theirs[i]; o.Shared && o.Inode == m.Inode && o.Dev == m.Dev {
-			return pid, true
-		}
-	}
-	return 0, false
+	return n
 }
 
 // Child is a process that another one waits for.

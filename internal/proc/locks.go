@@ -128,7 +128,7 @@ func (h Holder) String() string {
 	case h.PID == 0:
 		return "a process that can't be seen from here"
 	case h.Ended:
-		return fmt.Sprintf("pid %d, which has ended", h.PID)
+		return fmt.Sprintf("pid %d (it has ended)", h.PID)
 	case h.Cmdline == "":
 		return fmt.Sprintf("pid %d", h.PID)
 	}

@@ -23,6 +23,8 @@ var waiting = []hang{
 	{rule: "lock.sqlite-busy", at: `BEGIN EXCLUSIVE`, start: two(extension("-d", "extension=sqlite3")), longer: true},
 	{rule: "lock.opcache", at: `include "$dir`, start: opcacheLocked},
 	{rule: "lock.apcu", at: `apcu_store(`, args: extension("-d", "extension=apcu", "-d", "apc.enable_cli=1"), longer: true},
+	{rule: "lock.apcu", label: "dead holder", script: "lock.apcu-dead.php", at: `apcu_store(`,
+		args: extension("-d", "extension=apcu", "-d", "apc.enable_cli=1"), longer: true},
 	{rule: "wait.child-process", at: `shell_exec(`},
 	{rule: "wait.child-process", label: "proc_close", script: "proc_close.php", at: `proc_close(`},
 	{rule: "wait.client-write", at: `echo str_repeat(`, start: request},
