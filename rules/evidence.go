@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"sort"
+	"strings"
 
 	"cel.dev/cel-go/cel"
 )
@@ -48,6 +49,7 @@ var evidence = map[string]struct {
 	"stack.php_depth":        {cel.IntType, "any stack with PHP frames"},
 	"stack.php_depth_growth": {cel.IntType, "attach takes several stacks; dump takes one"},
 	"stack.php_repeat":       {cel.IntType, "any stack with PHP frames"},
+	"stack.call":             {cel.StringType, "a stack whose innermost PHP function is an internal one"},
 	"stack.site_share":       {cel.DoubleType, "any stack with PHP frames"},
 
 	"fd.kind":       {cel.StringType, "a thread in PHP code that waits for a file descriptor"},
@@ -61,6 +63,7 @@ var evidence = map[string]struct {
 
 	"wait.syscall":   {cel.StringType, "a thread in PHP code that is blocked in a system call, all the time from one sample to another"},
 	"wait.lasting_s": {cel.DoubleType, "attach takes several samples; dump takes one"},
+	"wait.for_s":     {cel.DoubleType, "attach takes several samples; dump knows it of a TCP connection"},
 	"wait.timeout_s": {cel.DoubleType, "a system call that has a time limit or could have one"},
 	"wait.fd":        {cel.IntType, "a thread in PHP code that waits for a file descriptor"},
 	"wait.fds":       {cel.IntType, "a thread in PHP code that waits for file descriptors"},
@@ -237,8 +240,9 @@ func collectStacks(o *Observation, vars map[string]any) {
 	type shape struct{ depth, php, repeat int }
 	shapes := make([]shape, len(o.Stacks))
 	sites := make([]string, len(o.Stacks))
+	calls := make([]string, len(o.Stacks))
 	for i := range o.Stacks {
-		calls := make(map[string]int)
+		repeats := make(map[string]int)
 		for j := range o.Stacks[i].Frames {
 			f := &o.Stacks[i].Frames[j]
 			shapes[i].depth++
@@ -247,9 +251,12 @@ func collectStacks(o *Observation, vars map[string]any) {
 			}
 			shapes[i].php++
 			name := f.Class + "::" + f.Name
+			if f.Internal && shapes[i].php == 1 {
+				calls[i] = strings.TrimPrefix(name, "::")
+			}
 			if !f.Internal {
-				calls[name]++
-				shapes[i].repeat = max(shapes[i].repeat, calls[name])
+				repeats[name]++
+				shapes[i].repeat = max(shapes[i].repeat, repeats[name])
 				if sites[i] == "" {
 					sites[i] = name + "\x00" + f.File
 				}
@@ -257,7 +264,7 @@ func collectStacks(o *Observation, vars map[string]any) {
 		}
 	}
 	var top shape
-	perSite := make(map[string]int)
+	perSite, perCall := make(map[string]int), make(map[string]int)
 	first, last, seen := 0, 0, 0
 	var since *Event
 	for i := range o.Events {
@@ -271,6 +278,9 @@ func collectStacks(o *Observation, vars map[string]any) {
 			last = s.php
 			seen++
 			perSite[sites[ev.Stack]]++
+			if call := calls[ev.Stack]; call != "" {
+				perCall[call]++
+			}
 		}
 		if since == nil || since.Stack != ev.Stack {
 			since = ev
@@ -290,11 +300,22 @@ func collectStacks(o *Observation, vars map[string]any) {
 	if seen > 1 {
 		vars["stack.php_depth_growth"] = int64(last - first)
 	}
-	most := 0
-	for _, n := range perSite {
-		most = max(most, n)
-	}
+	_, most := mostFrequent(perSite)
 	vars["stack.site_share"] = float64(most) / float64(seen)
+	if call, n := mostFrequent(perCall); n > 0 {
+		vars["stack.call"] = call
+	}
+}
+
+// mostFrequent is the name that was counted most often, of equals the first in
+// the alphabet.
+func mostFrequent(counts map[string]int) (name string, n int) {
+	for k, c := range counts {
+		if c > n || c == n && k < name {
+			name, n = k, c
+		}
+	}
+	return name, n
 }
 
 // elsewhere is what rules can lack besides the evidence of expressions.

@@ -46,7 +46,9 @@ type wait struct {
 	timeout  time.Duration
 	limited  bool // there is a timeout; noLimit: it is known that there is none
 	noLimit  bool
-	fd       *proc.FD // the one that matters; nil when nothing is known
+	fd       *proc.FD      // the one that matters; nil when nothing is known
+	peers    int           // connections among those that were looked at
+	seenAt   time.Duration // what had lasted when fd was looked at
 }
 
 // see takes a sample of a thread that runs PHP. What the call points to is read
@@ -158,6 +160,7 @@ func (w *wait) describe(l *target.Live, r remote.Reader) {
 		proc.SysRecvfrom, proc.SysRecvmsg, proc.SysSendto, proc.SysSendmsg, proc.SysFlock, proc.SysFcntl, proc.SysFsync:
 		w.fds = []int{first}
 	}
+	w.seenAt = w.lasting
 	for _, n := range w.fds[:min(len(w.fds), maxLooked)] {
 		fd, err := l.FD(n)
 		if err != nil {
@@ -168,9 +171,18 @@ func (w *wait) describe(l *target.Live, r remote.Reader) {
 			w.fd = &fd
 		}
 		if fd.Peer != "" {
-			break
+			w.peers++
 		}
 	}
+}
+
+// quiet is for how long the connection had carried nothing when it was last
+// seen. What had come meanwhile would have ended the call.
+func (w *wait) quiet() (d time.Duration, known bool) {
+	if w.fd == nil || !w.fd.QuietKnown {
+		return 0, false
+	}
+	return w.fd.Quiet + w.lasting - w.seenAt, true
 }
 
 // within notes a timeout that is a number, negative for none.
@@ -240,13 +252,22 @@ func (w *waits) into(m map[string]any, several bool) {
 	if of == nil {
 		// Without a wait that lasted there is none: that is known, too.
 		if several {
-			m["wait.lasting_s"] = 0.0
+			m["wait.lasting_s"], m["wait.for_s"] = 0.0, 0.0
 		}
 		return
 	}
 	m["proc.syscall"], m["wait.syscall"] = int64(of.call.Number), of.call.Name()
+	quiet, known := of.quiet()
 	if several {
 		m["wait.lasting_s"] = of.lasting.Seconds()
+	}
+	// Whoever waits for one peer has waited since that last said something, or was
+	// told something.
+	switch {
+	case known && of.peers == 1:
+		m["wait.for_s"] = max(quiet, of.lasting).Seconds()
+	case several:
+		m["wait.for_s"] = of.lasting.Seconds()
 	}
 	switch {
 	case of.limited:
@@ -270,7 +291,7 @@ func (w *waits) into(m map[string]any, several bool) {
 	if fd.QueuesKnown {
 		m["fd.recv_queue"], m["fd.send_queue"] = int64(fd.RecvQueue), int64(fd.SendQueue)
 	}
-	if fd.QuietKnown {
-		m["fd.quiet_s"] = fd.Quiet.Seconds()
+	if known {
+		m["fd.quiet_s"] = quiet.Seconds()
 	}
 }

@@ -38,7 +38,7 @@ type FD struct {
 	// not acknowledged yet.
 	RecvQueue, SendQueue int
 	QueuesKnown          bool
-	// Quiet is for how long nothing has come from the peer of a TCP connection.
+	// Quiet is for how long a TCP connection has carried nothing, either way.
 	Quiet      time.Duration
 	QuietKnown bool
 }

@@ -108,7 +108,8 @@ func ask(fd *FD, dup int, ino uint64) {
 	fd.State = tcpState(info.State)
 	// Before the connection stands this counts from the machine's start.
 	if fd.Peer != "" {
-		fd.Quiet, fd.QuietKnown = time.Duration(info.Last_data_recv)*time.Millisecond, true
+		fd.Quiet = time.Duration(min(info.Last_data_recv, info.Last_data_sent)) * time.Millisecond
+		fd.QuietKnown = true
 	}
 }
 
@@ -121,6 +122,9 @@ func address(sa unix.Sockaddr) string {
 	case *unix.SockaddrInet6:
 		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port)).String() //nolint:gosec // a port
 	case *unix.SockaddrUnix:
+		if a.Name == "@" { // one without a name
+			return ""
+		}
 		return a.Name
 	}
 	return ""
