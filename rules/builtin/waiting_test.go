@@ -111,13 +111,15 @@ func redisSession(t *testing.T, p php) int {
 	if !p.stripped() {
 		return cannot
 	}
-	server := testphp.Require(t, "redis-server")
+	// redis-server is this program under another name; its own package starts one.
+	server := testphp.Require(t, "redis-check-rdb")
 	dir := shared(t)
 	sock, err := os.MkdirTemp("", "redis") // a socket's path is short
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := exec.Command(server, "--port", "0", "--unixsocket", sock+"/s", "--save", "", "--dir", dir)
+	c.Args[0] = "redis-server"
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
