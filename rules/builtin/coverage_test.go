@@ -45,13 +45,29 @@ func builds(t *testing.T) []php {
 
 // hang is a rule with what its script needs.
 type hang struct {
-	rule string
-	at   string // part of the line that is to be named; "" for a rule about the process
+	rule   string
+	script string // in testdata/hang, without .php; "" for the rule's id
+	at     string // part of the line that is to be named; "" for a rule about the process
 	// args are PHP's options; ok is false for a build that can't hang this way.
 	args func(p php) (args []string, ok bool)
 	// start, when not nil, starts something else than the script and returns its pid.
 	start   func(t *testing.T, p php) int
 	observe []string // instead of attach
+	// What waits for others needs more: a program of testdata/servers that PHP
+	// runs under, and a server there, whose address the script finds in
+	// PHPWHY_MYSQL and so on.
+	under, server string
+	// long says that it needs packages that make test does not install; there its
+	// captures will do.
+	long bool
+}
+
+// name is what it is called in tables.
+func (h *hang) name() string {
+	if h.script != "" {
+		return h.script
+	}
+	return h.rule
 }
 
 // opcache is the JIT's configuration; some builds lack it.
@@ -99,6 +115,8 @@ var hangs = []hang{
 	{rule: "stopped.by-tracer", start: traced, observe: []string{"dump", "--no-stop"}},
 	{rule: "idle.fpm-accept", start: idle},
 }
+
+func init() { hangs = append(hangs, waits...) }
 
 // stopped starts a worker and stops it.
 func stopped(t *testing.T, p php) int {
@@ -226,11 +244,14 @@ func TestEachRuleNamesItsHang(t *testing.T) {
 	all := builds(t)
 	cells := make(map[string]map[string]string)
 	for _, h := range hangs {
-		cells[h.rule] = make(map[string]string)
+		if h.long && len(all) == 1 {
+			continue
+		}
+		cells[h.name()] = make(map[string]string)
 		for _, p := range all {
-			t.Run(h.rule+"/"+p.name, func(t *testing.T) {
+			t.Run(h.name()+"/"+p.name, func(t *testing.T) {
 				cell, ok := h.try(t, phpwhy, p)
-				cells[h.rule][p.name] = cell
+				cells[h.name()][p.name] = cell
 				if !ok {
 					t.Error(cell)
 				}
@@ -276,8 +297,16 @@ func (h *hang) try(t *testing.T, phpwhy string, p php) (cell string, ok bool) {
 	if h.start != nil {
 		pid = h.start(t, p)
 	} else {
-		script = testphp.Hang(t, h.rule+".php")
-		pid = testphp.Start(t, p.bin, script, args...).PID
+		script = testphp.Hang(t, h.name()+".php")
+		if h.server != "" {
+			t.Setenv("PHPWHY_"+strings.ToUpper(h.server), testphp.Server(t, h.server))
+		}
+		if h.under != "" {
+			under := filepath.Join(testphp.Root(t), "testdata/servers", h.under)
+			pid = testphp.StartCommand(t, append(append([]string{under, p.bin, "-n"}, args...), script)...).PID
+		} else {
+			pid = testphp.Start(t, p.bin, script, args...).PID
+		}
 		time.Sleep(settled)
 	}
 	fs := findings(t, phpwhy, pid, h.observe)
@@ -338,13 +367,13 @@ func write(t *testing.T, all []php, cells map[string]map[string]string, scripts 
 	var b strings.Builder
 	b.WriteString(`# What the built-in rules were tried on
 
-Each rule has a script in ` + "`testdata/hang`" + ` that hangs as the rule says. phpwhy was attached to each on real PHP
+Each rule has a script in ` + "`testdata/hang`" + ` that hangs as the rule says; some have several. phpwhy was attached to each on real PHP
 (` + "`--for " + watched + "`" + `), and its first finding compared: is it this rule, and is the line the one that hangs? "8.2 stripped" is
 Debian's package without symbols; the others were built with DWARF. "–" is a build that lacks the extension, or cannot hang this way.
 ` + "`go test ./rules/builtin -run EachRule -update`" + ` tries it again and writes this file.
 
 `)
-	table(&b, "rule", all, len(hangs), func(i int) (string, map[string]string) { return hangs[i].rule, cells[hangs[i].rule] })
+	table(&b, "rule, or a script of it", all, len(hangs), func(i int) (string, map[string]string) { return hangs[i].name(), cells[hangs[i].name()] })
 	b.WriteString(`
 ## Healthy work
 
