@@ -116,7 +116,13 @@ var hangs = []hang{
 	{rule: "idle.fpm-accept", start: idle},
 }
 
-func init() { hangs = append(hangs, waits...) }
+func init() {
+	for _, h := range waits {
+		// It is the samples that tell one wait from many, and a busy machine takes few.
+		h.observe = []string{"attach", "--for", "2s"}
+		hangs = append(hangs, h)
+	}
+}
 
 // stopped starts a worker and stops it.
 func stopped(t *testing.T, p php) int {
@@ -368,7 +374,7 @@ func write(t *testing.T, all []php, cells map[string]map[string]string, scripts 
 	b.WriteString(`# What the built-in rules were tried on
 
 Each rule has a script in ` + "`testdata/hang`" + ` that hangs as the rule says; some have several. phpwhy was attached to each on real PHP
-(` + "`--for " + watched + "`" + `), and its first finding compared: is it this rule, and is the line the one that hangs? "8.2 stripped" is
+(` + "`--for " + watched + "`" + `; the waits: ` + "`--for 2s`" + `), and its first finding compared: is it this rule, and is the line the one that hangs? "8.2 stripped" is
 Debian's package without symbols; the others were built with DWARF. "–" is a build that lacks the extension, or cannot hang this way.
 ` + "`go test ./rules/builtin -run EachRule -update`" + ` tries it again and writes this file.
 
