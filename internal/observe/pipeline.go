@@ -36,6 +36,9 @@ const (
 type copied struct {
 	ev   capture.Event
 	snap *target.Snapshot
+	// Of a sample: how often the thread had waited, when that is known.
+	switches uint64
+	counted  bool
 }
 
 // pipeline takes stops on the tracer's thread and reads them on its own.
@@ -109,7 +112,11 @@ func (p *pipeline) OnStop(st *ptrace.Stop) ptrace.Verdict {
 			ev.Args = append(ev.Args, v)
 		}
 	}
-	p.work <- copied{ev, snap}
+	c := copied{ev: ev, snap: snap}
+	if ev.Kind == capture.Sample {
+		c.switches, c.counted = p.waits.count(p.s.live.Process, st.TID)
+	}
+	p.work <- c
 	return ptrace.Continue
 }
 
@@ -137,7 +144,8 @@ func (p *pipeline) read(c copied) {
 	if z != nil && c.ev.Kind == capture.Sample {
 		state, ok := z.th.CallState(c.snap, z.frames)
 		if len(z.frames) > 0 {
-			p.waits.see(p.s.live, c.snap, &st, c.ev.At, state, ok)
+			now := wait{switches: c.switches, counted: c.counted, php: state, phpKnown: ok}
+			p.waits.see(p.s.live, c.snap, &st, c.ev.At, now)
 		}
 		p.same.see(c.ev.TID, c.ev.At, state, ok)
 		if n, ok := z.th.LongestArgument(p.s.live.Mem, c.snap, z.frames); ok {
@@ -189,6 +197,7 @@ func (p *pipeline) add(ev capture.Event, st stack.Stack) {
 func (p *pipeline) close() {
 	p.once.Do(func() { close(p.work) })
 	p.done.Wait()
+	p.waits.close()
 }
 
 func (p *pipeline) into(c *capture.Capture) {

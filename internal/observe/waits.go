@@ -16,12 +16,17 @@ const (
 	// poll or select.
 	maxPolled   = 256
 	maxSelected = 1024
+	// pollfd is the size of struct pollfd: an int and two shorts.
+	pollfd = 8
+	// maxFD is Linux's own bound (fs.nr_open can't be set higher by much).
+	maxFD = 1 << 26
 	// maxLooked bounds the file descriptors of one call that are looked at.
 	maxLooked = 16
 	// perStop is by how much a thread's count of switches grows from one sample
-	// to the next while one wait lasts, atStop how much more it may at most: it
-	// is read while the thread is on its way back.
-	perStop, atStop = 2, 1
+	// to the next while one wait lasts: to the stop, and back to the wait.
+	perStop = 2
+	// maxCounted bounds the threads whose switches are counted.
+	maxCounted = 256
 )
 
 // waits follows what the threads that run PHP wait for: which system call they
@@ -29,6 +34,39 @@ const (
 type waits struct {
 	threads map[int]*wait
 	longest *wait // of those that lasted from one sample to another, or the only one
+	// counters belong to the tracer's thread until the observation is over. nil
+	// is a thread that can't be counted.
+	counters map[int]*proc.Switches
+}
+
+// count reads a thread's count of switches while it stands still. ok is false
+// when it is not known.
+func (w *waits) count(p *proc.Process, tid int) (n uint64, ok bool) {
+	s, seen := w.counters[tid]
+	if !seen {
+		if len(w.counters) == maxCounted {
+			return 0, false
+		}
+		if w.counters == nil {
+			w.counters = make(map[int]*proc.Switches)
+		}
+		s, _ = p.Switches(tid)
+		w.counters[tid] = s
+	}
+	if s == nil {
+		return 0, false
+	}
+	return s.Read()
+}
+
+// close ends the counting.
+func (w *waits) close() {
+	for _, s := range w.counters {
+		if s != nil {
+			_ = s.Close()
+		}
+	}
+	w.counters = nil
 }
 
 // wait is one call that a thread is blocked in, as long as it lasts.
@@ -37,8 +75,7 @@ type wait struct {
 	since    time.Duration
 	lasting  time.Duration // from the first sample to the last that saw it
 	samples  int
-	started  uint64 // the thread's switches at the first sample
-	last     uint64 // and at the last
+	switches uint64 // the thread's, at the last sample
 	counted  bool
 	php      uint64 // the state of the call in PHP
 	phpKnown bool
@@ -53,8 +90,9 @@ type wait struct {
 
 // see takes a sample of a thread that runs PHP. What the call points to is read
 // from the snapshot, and what that has not, from the process: it is unchanged as
-// long as the thread waits. php is the state of the innermost call in PHP.
-func (w *waits) see(l *target.Live, snap *target.Snapshot, st *stack.Stack, at time.Duration, php uint64, phpKnown bool) {
+// long as the thread waits. now has the count of switches and the state of the
+// innermost call in PHP.
+func (w *waits) see(l *target.Live, snap *target.Snapshot, st *stack.Stack, at time.Duration, now wait) {
 	c, err := proc.CallAt(&snap.Regs)
 	if err != nil {
 		delete(w.threads, snap.TID)
@@ -66,16 +104,14 @@ func (w *waits) see(l *target.Live, snap *target.Snapshot, st *stack.Stack, at t
 		}
 		return l.Mem.ReadMemory(p, at)
 	})
-	if !c.Restarted(r) && !nameByStack(&c, st) {
+	if !c.Restarted(r) && !nameByStack(&c, st) && !looksPolled(r, &c) {
 		delete(w.threads, snap.TID)
 		return
 	}
-	now := &wait{call: c, since: at, samples: 1, php: php, phpKnown: phpKnown}
-	now.started, err = l.Switches(snap.TID)
-	now.last, now.counted = now.started, err == nil
-	if was := w.threads[snap.TID]; was != nil && was.goesOn(now) {
+	now.call, now.since, now.samples = c, at, 1
+	if was := w.threads[snap.TID]; was != nil && was.goesOn(&now) {
 		was.samples++
-		was.lasting, was.last = at-was.since, now.last
+		was.lasting, was.switches = at-was.since, now.switches
 		if was.samples == 2 {
 			was.describe(l, r)
 		}
@@ -85,12 +121,12 @@ func (w *waits) see(l *target.Live, snap *target.Snapshot, st *stack.Stack, at t
 	if w.threads == nil {
 		w.threads = make(map[int]*wait)
 	}
-	w.threads[snap.TID] = now
+	w.threads[snap.TID] = &now
 }
 
 // once takes the only sample that there is of a thread.
 func (w *waits) once(l *target.Live, c proc.Call) {
-	if !c.Restarted(l.Mem) {
+	if !c.Restarted(l.Mem) && !looksPolled(l.Mem, &c) {
 		return
 	}
 	now := &wait{call: c, samples: 1}
@@ -116,6 +152,32 @@ func nameByStack(c *proc.Call, st *stack.Stack) bool {
 	return false
 }
 
+// eventBits are what poll can be asked for (include/uapi/asm-generic/poll.h).
+const eventBits = 0x27df
+
+// looksPolled recognises a restarted poll by its arguments where no code tells
+// its number: of the calls that the kernel restarts so, no other has a short
+// array of what could be file descriptors first. musl is why: it keeps the
+// number in no instruction, and tail calls leave no frame of poll's.
+func looksPolled(r remote.Reader, c *proc.Call) bool {
+	n := c.Args[1]
+	if c.Number != proc.SysRestart || n == 0 || n > maxPolled {
+		return false
+	}
+	b := make([]byte, pollfd*n)
+	if remote.ReadFull(r, b, remote.Addr(c.Args[0])) != nil {
+		return false
+	}
+	for ; len(b) > 0; b = b[pollfd:] {
+		fd, events := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint16(b[4:])
+		if fd > maxFD && int32(fd) >= 0 || events&^eventBits != 0 || events == 0 { //nolint:gosec // an int
+			return false
+		}
+	}
+	c.Number = proc.SysPoll
+	return true
+}
+
 // goesOn reports whether now is the same wait, one sample later: the same call
 // from the same place, and the thread has done nothing in between that made it
 // wait anew.
@@ -127,10 +189,7 @@ func (w *wait) goesOn(now *wait) bool {
 	if w.phpKnown && now.phpKnown && w.php != now.php {
 		return false
 	}
-	if !w.counted || !now.counted {
-		return false
-	}
-	return now.last-w.last <= perStop+atStop && now.last-w.started <= perStop*uint64(w.samples)+atStop //nolint:gosec // a count
+	return w.counted && now.counted && now.switches-w.switches <= perStop
 }
 
 // describe finds out what the call waits for.
@@ -209,16 +268,14 @@ func (w *wait) at(r remote.Reader, addr uint64, unit time.Duration) {
 	w.limited, w.timeout = true, time.Duration(sec)*time.Second+time.Duration(part)*unit
 }
 
-// polled reads the file descriptors of poll's array: struct pollfd is an int and
-// two shorts.
+// polled reads the file descriptors of poll's array.
 func polled(r remote.Reader, c *proc.Call) []int {
-	const size = 8
-	b := make([]byte, size*min(c.Args[1], maxPolled))
+	b := make([]byte, pollfd*min(c.Args[1], maxPolled))
 	if remote.ReadFull(r, b, remote.Addr(c.Args[0])) != nil {
 		return nil
 	}
 	var out []int
-	for ; len(b) > 0; b = b[size:] {
+	for ; len(b) > 0; b = b[pollfd:] {
 		if n := int32(binary.LittleEndian.Uint32(b)); n >= 0 { //nolint:gosec // an int; negative ones are left out
 			out = append(out, int(n))
 		}

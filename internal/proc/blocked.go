@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -169,17 +170,43 @@ func (c *Call) Restarted(r remote.Reader) bool {
 	return true
 }
 
-// Switches is how often a thread has given up its processor to wait. Each stop
-// by a tracer adds one, and one more when the thread goes on waiting: a wait
+// Switches counts how often a thread has given up its processor to wait. Each
+// stop by a tracer adds one, and one more when the thread goes on waiting: a wait
 // that lasts from one stop to the next adds two, and more than that is another.
-func (p *Process) Switches(tid int) (uint64, error) {
-	s, err := readStatus(p.path(fmt.Sprintf("task/%d/status", tid)))
-	if err != nil {
-		return 0, p.fail("count the waits", err)
-	}
-	n, err := strconv.ParseUint(s["voluntary_ctxt_switches"], 10, 64)
-	if err != nil {
-		return 0, p.fail("count the waits", err)
-	}
-	return n, nil
+// That only holds for what is read while the thread stands still, so Read is
+// quick and asks for no memory.
+type Switches struct {
+	f   *os.File
+	buf [4096]byte
 }
+
+// Switches opens the count of a thread. The caller closes it.
+func (p *Process) Switches(tid int) (*Switches, error) {
+	f, err := os.Open(p.path(fmt.Sprintf("task/%d/status", tid)))
+	if err != nil {
+		return nil, p.fail("count the waits", err)
+	}
+	return &Switches{f: f}, nil
+}
+
+// switchesLine is how the line begins that has the count.
+var switchesLine = []byte("\nvoluntary_ctxt_switches:\t")
+
+// Read is the count now; false when the thread has ended.
+func (s *Switches) Read() (n uint64, ok bool) {
+	got, _ := s.f.ReadAt(s.buf[:], 0) // at its end there is an error, too
+	_, rest, ok := bytes.Cut(s.buf[:got], switchesLine)
+	if !ok {
+		return 0, false
+	}
+	for i, c := range rest {
+		if c < '0' || c > '9' {
+			return n, i > 0
+		}
+		n = n*10 + uint64(c-'0')
+	}
+	return 0, false
+}
+
+// Close ends the counting.
+func (s *Switches) Close() error { return s.f.Close() }

@@ -46,23 +46,31 @@ func builds(t *testing.T) []php {
 
 // hang is a rule with what its script needs.
 type hang struct {
-	rule string
-	at   string // part of the line that is to be named; "" for a rule about the process
+	rule   string
+	script string // in testdata/hang, without .php; "" for the rule's id
+	at     string // part of the line that is to be named; "" for a rule about the process
 	// args are PHP's options; ok is false for a build that can't hang this way.
 	args func(p php) (args []string, ok bool)
 	// start, when not nil, starts something else than the script and returns its pid.
 	start   func(t *testing.T, p php) int
 	observe []string // instead of attach
-	script  string   // instead of RULE.php
-	label   string   // of its row, when a rule has several
-	// longer is a hang whose packages make test does not install.
-	longer bool
+	label   string   // of its row beside the rule, instead of the script's name
+	// What waits for others needs more: a program of testdata/servers that PHP
+	// runs under, and a server there, whose address the script finds in
+	// PHPWHY_MYSQL and so on.
+	under, server string
+	// long says that it needs packages that make test does not install; there its
+	// captures will do.
+	long bool
 }
 
-// name is what the hang is called in the table.
+// name is what it is called in tables.
 func (h *hang) name() string {
 	if h.label != "" {
 		return h.rule + " (" + h.label + ")"
+	}
+	if h.script != "" {
+		return h.script
 	}
 	return h.rule
 }
@@ -113,6 +121,14 @@ var working = []hang{
 	{rule: "stopped.signal", start: stopped},
 	{rule: "stopped.by-tracer", start: traced, observe: []string{"dump", "--no-stop"}},
 	{rule: "idle.fpm-accept", start: idle},
+}
+
+func init() {
+	for _, h := range waits {
+		// It is the samples that tell one wait from many, and a busy machine takes few.
+		h.observe = []string{"attach", "--for", "2s"}
+		hangs = append(hangs, h)
+	}
 }
 
 // stopped starts a worker and stops it.
@@ -241,7 +257,7 @@ func TestEachRuleNamesItsHang(t *testing.T) {
 	all := builds(t)
 	cells := make(map[string]map[string]string)
 	for _, h := range hangs {
-		if h.longer && len(all) == 1 {
+		if h.long && len(all) == 1 {
 			continue
 		}
 		cells[h.name()] = make(map[string]string)
@@ -285,9 +301,9 @@ func TestEachRuleNamesItsHang(t *testing.T) {
 func (h *hang) file(t *testing.T) string {
 	name := h.script
 	if name == "" {
-		name = h.rule + ".php"
+		name = h.rule
 	}
-	return testphp.Hang(t, name)
+	return testphp.Hang(t, name+".php")
 }
 
 // begin starts the hang and returns the worker's pid, or cannot.
@@ -305,7 +321,15 @@ func (h *hang) begin(t *testing.T, p php) int {
 				return cannot
 			}
 		}
-		pid = testphp.Start(t, p.bin, h.file(t), args...).PID
+		if h.server != "" {
+			t.Setenv("PHPWHY_"+strings.ToUpper(h.server), testphp.Server(t, h.server))
+		}
+		if h.under != "" {
+			under := filepath.Join(testphp.Root(t), "testdata/servers", h.under)
+			pid = testphp.StartCommand(t, append(append([]string{under, p.bin, "-n"}, args...), h.file(t))...).PID
+		} else {
+			pid = testphp.Start(t, p.bin, h.file(t), args...).PID
+		}
 	}
 	time.Sleep(settled)
 	return pid
@@ -381,13 +405,13 @@ func write(t *testing.T, all []php, cells map[string]map[string]string, scripts 
 	var b strings.Builder
 	b.WriteString(`# What the built-in rules were tried on
 
-Each rule has a script in ` + "`testdata/hang`" + ` that hangs as the rule says. phpwhy was attached to each on real PHP
-(` + "`--for " + watched + "`" + `), and its first finding compared: is it this rule, and is the line the one that hangs? "8.2 stripped" is
+Each rule has a script in ` + "`testdata/hang`" + ` that hangs as the rule says; some have several. phpwhy was attached to each on real PHP
+(` + "`--for " + watched + "`" + `; the waits: ` + "`--for 2s`" + `), and its first finding compared: is it this rule, and is the line the one that hangs? "8.2 stripped" is
 Debian's package without symbols; the others were built with DWARF. "–" is a build that lacks the extension, or cannot hang this way.
 ` + "`go test ./rules/builtin -run EachRule -update`" + ` tries it again and writes this file.
 
 `)
-	table(&b, "rule", all, len(hangs), func(i int) (string, map[string]string) { return hangs[i].name(), cells[hangs[i].name()] })
+	table(&b, "rule, or a script of it", all, len(hangs), func(i int) (string, map[string]string) { return hangs[i].name(), cells[hangs[i].name()] })
 	b.WriteString(`
 ## Healthy work
 

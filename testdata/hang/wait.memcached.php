@@ -1,7 +1,6 @@
 <?php
-// Rule wait.memcached: the server does not answer. PHPWHY_MEMCACHED is the
-// host:port of one that is stopped; without it, it is a port of this process
-// that nobody reads from.
+// Rule wait.memcached: the server takes the command and does not answer. Here it
+// is a port of this process that nobody reads from.
 
 function session(Memcached $cache, string $id): mixed
 {
@@ -9,7 +8,7 @@ function session(Memcached $cache, string $id): mixed
 }
 
 $server = stream_socket_server('tcp://127.0.0.1:0');
-[$host, $port] = explode(':', getenv('PHPWHY_MEMCACHED') ?: stream_socket_get_name($server, false));
+[$host, $port] = explode(':', stream_socket_get_name($server, false));
 $cache = new Memcached();
 $cache->setOption(Memcached::OPT_POLL_TIMEOUT, 600000);
 $cache->addServer($host, (int) $port);
