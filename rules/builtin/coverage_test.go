@@ -309,7 +309,7 @@ func (h *hang) file(t *testing.T) string {
 // begin starts the hang and returns the worker's pid, or cannot.
 func (h *hang) begin(t *testing.T, p php) int {
 	t.Helper()
-	pid := cannot
+	var pid int
 	if h.start != nil {
 		pid = h.start(t, p)
 	} else {
