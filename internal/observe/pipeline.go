@@ -40,6 +40,9 @@ type copied struct {
 	// taken is the stack that the stop was taken for, if it is read to see
 	// whether that was right; -1 else.
 	taken int
+	// Of a sample: how often the thread had waited, when that is known.
+	switches uint64
+	counted  bool
 }
 
 // pipeline takes stops on the tracer's thread and reads them on its own.
@@ -68,6 +71,7 @@ type pipeline struct {
 	audit       func(taken, is int)
 	lastRefresh time.Time
 	same        sameCall
+	waits       waits
 	tables      tables
 }
 
@@ -123,7 +127,11 @@ func (p *pipeline) OnStop(st *ptrace.Stop) ptrace.Verdict {
 	limit := p.limit
 	p.limitMu.Unlock()
 	p.s.copy(snap, limit)
-	p.work <- copied{ev, at(st), snap, taken}
+	c := copied{ev: ev, at: at(st), snap: snap, taken: taken}
+	if ev.Kind == capture.Sample {
+		c.switches, c.counted = p.waits.count(p.s.live.Process, st.TID)
+	}
+	p.work <- c
 	return ptrace.Continue
 }
 
@@ -191,6 +199,10 @@ func (p *pipeline) read(c copied) {
 	st := p.s.joined(c.snap, &rd, rec, withPHP)
 	if z := rd.php; z != nil && c.ev.Kind == capture.Sample {
 		state, ok := z.th.CallState(c.snap, z.frames)
+		if len(z.frames) > 0 {
+			now := wait{switches: c.switches, counted: c.counted, php: state, phpKnown: ok}
+			p.waits.see(p.s.live, c.snap, &st, c.ev.At, now)
+		}
 		p.same.see(c.ev.TID, c.ev.At, state, ok)
 		if n, ok := z.th.LongestArgument(p.s.live.Mem, c.snap, z.frames); ok {
 			p.same.longest, p.same.called = max(p.same.longest, n), true
@@ -261,6 +273,7 @@ func (p *pipeline) count(ev capture.Event, id int) {
 func (p *pipeline) close() {
 	p.once.Do(func() { close(p.work) })
 	p.done.Wait()
+	p.waits.close()
 }
 
 func (p *pipeline) into(c *capture.Capture) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
+	"github.com/phpwhy/phpwhy/internal/proc"
 	"github.com/phpwhy/phpwhy/internal/ptrace"
 	"github.com/phpwhy/phpwhy/internal/stack"
 	"github.com/phpwhy/phpwhy/internal/target"
@@ -438,6 +439,9 @@ func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 	for i, snap := range snaps {
 		withPHP := runsPHP(&traces[i]) || !running && snap.TID == s.live.PID
 		s.pipe.add(capture.Event{Kind: capture.Sample, TID: snap.TID}, s.join(snap, &traces[i], withPHP))
+		if c, err := proc.CallAt(&snap.Regs); err == nil && withPHP {
+			s.pipe.waits.once(s.live, c)
+		}
 	}
 	s.describe()
 	s.cap.Observation.Engine = "none"
