@@ -1,0 +1,144 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/phpwhy/phpwhy/internal/observe"
+	"github.com/phpwhy/phpwhy/internal/proc"
+	"github.com/phpwhy/phpwhy/internal/watch"
+)
+
+// Worker is a process to watch.
+type Worker struct {
+	watch.ID
+	Pool string // of php-fpm; "" when it has none
+}
+
+// busyShare is the share of a processor from which on it is worth a second
+// read to know how long a worker had to wait for one.
+const busyShare = 0.05
+
+// scanner turns the workers of a tick into samples: one small file of /proc for
+// each, a second one for those that are at work.
+type scanner struct {
+	find  func(context.Context) ([]Worker, error)
+	peek  *observe.Peeker
+	known map[watch.ID]*seen
+	tick  uint64
+	at    time.Time
+}
+
+// seen is what is remembered of a worker between two ticks.
+type seen struct {
+	tick    uint64
+	pool    string
+	cpu     time.Duration
+	queued  time.Duration
+	measure bool // queued was read at the last tick
+	busy    time.Duration
+}
+
+func newScanner(find func(context.Context) ([]Worker, error)) *scanner {
+	return &scanner{find: find, peek: observe.NewPeeker(), known: make(map[watch.ID]*seen)}
+}
+
+// scan samples all workers. A worker that ends meanwhile is left out.
+func (s *scanner) scan(ctx context.Context, now time.Time) ([]watch.Sample, error) {
+	found, err := s.find(ctx)
+	if err != nil {
+		return nil, err
+	}
+	boot, err := proc.SinceBoot()
+	if err != nil {
+		return nil, err
+	}
+	passed := now.Sub(s.at)
+	s.at = now
+	s.tick++
+	out := make([]watch.Sample, 0, len(found))
+	for i := range found {
+		w := &found[i]
+		t, err := proc.ReadTimes(w.PID)
+		if err != nil || t.Start != w.Start || t.State == 'Z' || t.State == 'X' {
+			continue // it has ended
+		}
+		k := s.known[w.ID]
+		if k == nil {
+			k = &seen{cpu: t.CPU}
+			s.known[w.ID] = k
+		}
+		k.tick, k.pool = s.tick, w.Pool
+		k.measured(w.PID, t, passed)
+		out = append(out, watch.Sample{ID: w.ID, Busy: k.busy, Alive: max(boot-proc.StartedAt(w.Start), 0)})
+	}
+	for id, k := range s.known {
+		if k.tick != s.tick {
+			delete(s.known, id)
+		}
+	}
+	s.peek.Keep(func(pid int, start uint64) bool { return s.known[watch.ID{PID: pid, Start: start}] != nil })
+	return out, nil
+}
+
+// measured adds what a worker has used since the last tick.
+func (k *seen) measured(pid int, t proc.Times, passed time.Duration) {
+	used := max(t.CPU-k.cpu, 0) // threads that ended took their time with them
+	k.cpu = t.CPU
+	k.busy += used
+	if float64(used) < busyShare*float64(passed) && !k.measure {
+		return
+	}
+	// Of the threads that wait only the main one counts: PHP runs there, unless
+	// it is thread-safe.
+	sch, err := proc.ReadScheduled(pid)
+	if err != nil {
+		k.measure = false
+		return
+	}
+	if k.measure {
+		k.busy += max(sch.Queued-k.queued, 0)
+	}
+	k.queued = sch.Queued
+	k.measure = float64(used) >= busyShare*float64(passed)
+}
+
+// look finds a worker's request out.
+func (s *scanner) look(id watch.ID) watch.Request {
+	p, err := s.peek.Peek(id.PID, id.Start)
+	switch {
+	case err != nil:
+		return watch.Request{State: watch.Unknown}
+	case p.Idle:
+		return watch.Request{State: watch.NoRequest}
+	case !p.Web:
+		return watch.Request{State: watch.NotWeb}
+	}
+	q := watch.Request{State: watch.InProgress, Start: p.Start}
+	if !p.Start.IsZero() {
+		q.Same = p.Start.Format(time.RFC3339Nano)
+		return q
+	}
+	// Without a start, only a worker that has not run since is surely in the
+	// same request.
+	sch, err := proc.ReadScheduled(id.PID)
+	if err != nil {
+		return watch.Request{State: watch.Unknown}
+	}
+	q.Same = time.Duration(sch.Slices).String()
+	return q
+}
+
+// pool is the pool of a worker of the last tick.
+func (s *scanner) pool(id watch.ID) string {
+	if k := s.known[id]; k != nil {
+		return k.pool
+	}
+	return ""
+}
+
+// ended reports whether an error says that the worker has ended.
+func ended(err error) bool {
+	return errors.Is(err, proc.ErrNoProcess) || errors.Is(err, proc.ErrZombie)
+}
