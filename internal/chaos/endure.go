@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -66,11 +65,9 @@ type endurance struct {
 	mu   sync.Mutex
 	hung []*hung
 
-	watch *exec.Cmd
-	url   string
-	first figures
-	last  figures
-	peak  figures
+	watch             *watched
+	first, last, peak figures
+	idlers            idlers
 }
 
 // hung is one hang that was made.
@@ -99,6 +96,7 @@ func runEndurance(ctx context.Context, args []string, out, errs io.Writer) (err 
 	f.DurationVar(&e.every, "hang", 10*time.Second, "time between two hangs")
 	f.IntVar(&e.clients, "c", 2, "clients, each of which sends one request after the other")
 	f.DurationVar(&e.pause, "pause", 60*time.Millisecond, "of a client between two requests")
+	f.IntVar(&e.idlers.n, "idle", 200, "idle workers to measure a watch over, at first")
 	f.StringVar(&e.into, "into", "", "also put the table into this file, between <!-- endurance --> and <!-- /endurance -->")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -113,6 +111,11 @@ func runEndurance(ctx context.Context, args []string, out, errs io.Writer) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(e.tmp)) }()
+	if e.idlers.n > 0 {
+		if e.idlers, err = e.idle(ctx, e.idlers.n); err != nil {
+			return err
+		}
+	}
 	pool, err := e.serve(ctx)
 	if pool != nil {
 		defer killGroup(pool)
@@ -165,10 +168,16 @@ func (e *endurance) ask(script, query string) (string, error) {
 
 // endure lets everything happen at once until the time is over.
 func (e *endurance) endure(ctx context.Context, out io.Writer) error {
-	if err := e.startWatch(ctx); err != nil {
+	var err error
+	e.watch, err = startWatch(ctx, e.phpwhy, e.tmp, "--match", e.tmp+"|pool www", "--cpu", "50%", "--during", watchFor.String(), "--age", watchAge.String(),
+		"--observe", observeFor.String(), "--max-per-hour", "0", "--pause-budget", "0", "--out", filepath.Join(e.tmp, "captures"), "--keep", strconv.Itoa(keptFiles),
+		"--exec", "/bin/true")
+	if e.watch != nil {
+		defer killGroup(e.watch.cmd)
+	}
+	if err != nil {
 		return err
 	}
-	defer killGroup(e.watch)
 	load, stop := context.WithTimeout(ctx, e.length)
 	defer stop()
 	var busy sync.WaitGroup
@@ -182,7 +191,7 @@ func (e *endurance) endure(ctx context.Context, out io.Writer) error {
 		if err := e.measure(time.Since(begin)); err != nil {
 			stop()
 			busy.Wait()
-			return fmt.Errorf("%w; phpwhy wrote: %s", err, e.stderr())
+			return fmt.Errorf("%w; phpwhy wrote: %s", err, e.watch.stderr())
 		}
 		select {
 		case <-load.Done():
@@ -193,53 +202,11 @@ func (e *endurance) endure(ctx context.Context, out io.Writer) error {
 	// What is queued is observed; a collection follows each observation.
 	time.Sleep(hangs)
 	if err := e.measure(time.Since(begin)); err != nil {
-		return fmt.Errorf("%w; phpwhy wrote: %s", err, e.stderr())
+		return fmt.Errorf("%w; phpwhy wrote: %s", err, e.watch.stderr())
 	}
-	took, err := e.endWatch()
+	took, err := e.watch.end()
 	terr := intoFile(e.into, "endurance", out, func(w io.Writer) error { return e.report(ctx, w, took) })
 	return errors.Join(err, terr, e.verdict())
-}
-
-// stderr is what phpwhy has written there.
-func (e *endurance) stderr() string {
-	b, err := os.ReadFile(filepath.Join(e.tmp, "stderr"))
-	if err != nil {
-		return err.Error()
-	}
-	return string(b)
-}
-
-// startWatch starts phpwhy watch, as an administrator would.
-func (e *endurance) startWatch(ctx context.Context) error {
-	port, err := freePort()
-	if err != nil {
-		return err
-	}
-	addr := fmt.Sprintf("127.0.0.1:%d", port)
-	e.url = "http://" + addr
-	e.watch = exec.Command(e.phpwhy, "watch", "--match", e.tmp+"|pool www", "--cpu", "50%", "--during", watchFor.String(), "--age", watchAge.String(),
-		"--observe", observeFor.String(), "--max-per-hour", "0", "--pause-budget", "0", "--out", filepath.Join(e.tmp, "captures"), "--keep", strconv.Itoa(keptFiles),
-		"--exec", "/bin/true", "--listen", addr)
-	e.watch.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	for name, to := range map[string]*io.Writer{"findings": &e.watch.Stdout, "stderr": &e.watch.Stderr} {
-		f, err := os.Create(filepath.Join(e.tmp, name))
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		*to = f
-	}
-	if err := e.watch.Start(); err != nil {
-		return err
-	}
-	return until(ctx, readyTimeout, func() bool {
-		r, err := http.Get(e.url + "/readyz")
-		if err != nil {
-			return false
-		}
-		_ = r.Body.Close()
-		return r.StatusCode == http.StatusOK
-	})
 }
 
 // client sends one request after the other. Each is a worker's only one.

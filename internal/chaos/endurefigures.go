@@ -1,29 +1,26 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 )
 
 // measure takes the figures of the watch as it is now.
 func (e *endurance) measure(at time.Duration) error {
-	m, err := e.metrics()
+	m, err := e.watch.metrics()
 	if err != nil {
 		return err
 	}
-	pid := e.watch.Process.Pid
+	pid := e.watch.cmd.Process.Pid
 	f := figures{at: at, resident: m["resident_bytes"], heap: m["heap_bytes"], files: m["open_files"], goroutines: m["goroutines"],
 		cpu: m["cpu_seconds_total"], ticks: m["ticks_total"], tickTime: m["tick_seconds_total"], children: len(children(pid))}
 	f.threads, _ = strconv.Atoi(status(pid, "Threads"))
@@ -40,37 +37,6 @@ func (e *endurance) measure(at time.Duration) error {
 // settled is when the watch has seen the first of everything.
 const settled = 20 * time.Second
 
-// metrics reads the watch's own, without their prefix.
-func (e *endurance) metrics() (map[string]float64, error) {
-	r, err := http.Get(e.url + "/metrics")
-	if err != nil {
-		return nil, err
-	}
-	defer r.Body.Close()
-	out := make(map[string]float64)
-	for s := bufio.NewScanner(r.Body); s.Scan(); {
-		name, value, ok := strings.Cut(strings.TrimPrefix(s.Text(), "phpwhy_watch_"), " ")
-		if v, err := strconv.ParseFloat(value, 64); ok && err == nil {
-			out[name] = v
-		}
-	}
-	return out, nil
-}
-
-// endWatch ends it as systemd does, and returns how long that took.
-func (e *endurance) endWatch() (time.Duration, error) {
-	begin := time.Now()
-	if err := e.watch.Process.Signal(syscall.SIGTERM); err != nil {
-		return 0, err
-	}
-	force := time.AfterFunc(patience, func() { _ = e.watch.Process.Kill() })
-	defer force.Stop()
-	if err := e.watch.Wait(); err != nil {
-		return 0, fmt.Errorf("phpwhy watch: %w: %s", err, e.stderr())
-	}
-	return time.Since(begin), nil
-}
-
 // findings are the verdicts by pid.
 func (e *endurance) findings() (map[int][]string, error) {
 	f, err := os.Open(filepath.Join(e.tmp, "findings"))
@@ -82,6 +48,7 @@ func (e *endurance) findings() (map[int][]string, error) {
 	for d := json.NewDecoder(f); ; {
 		var w struct {
 			Worker   struct{ PID int }
+			Trigger  struct{ Kind string }
 			Verdict  string
 			Findings []struct{ Rule string }
 		}
@@ -122,6 +89,10 @@ func (e *endurance) report(ctx context.Context, out io.Writer, took time.Duratio
 	}
 	if err := table(out, rows); err != nil {
 		return err
+	}
+	if i := &e.idlers; i.n > 0 {
+		fmt.Fprintf(out, "\nBefore that, over %d idle php-fpm workers once a second for %v: %.2f %% of one processor, %.2f ms for a look at all of them, %s of memory.\n",
+			i.n, idleFor, 100*i.share, 1000*i.tick.Seconds(), mib(i.resident))
 	}
 	fmt.Fprintln(out)
 	return e.hangTable(out)
@@ -170,13 +141,14 @@ func (e *endurance) hangTable(out io.Writer) error {
 		made[h.pid] = true
 	}
 	other := 0
-	for pid := range found {
+	for pid, said := range found {
 		if !made[pid] {
 			other++
+			fmt.Fprintf(e.errs, "endurance: %d did not hang: %q\n", pid, said)
 		}
 	}
 	kept, err := os.ReadDir(filepath.Join(e.tmp, "captures"))
-	fmt.Fprintf(out, "\n%d findings about workers that did not hang; captures kept: %d of %d; on standard error: %d lines\n", other, len(kept), len(found), strings.Count(e.stderr(), "\n"))
+	fmt.Fprintf(out, "\n%d findings about workers that did not hang; captures kept: %d of %d; on standard error: %d lines\n", other, len(kept), len(found), strings.Count(e.watch.stderr(), "\n"))
 	return err
 }
 
@@ -208,7 +180,7 @@ func (e *endurance) verdict() error {
 			errs = append(errs, fmt.Errorf("worker %d (%s) was missed", h.pid, h.kind))
 		}
 	}
-	if text := e.stderr(); text != "" {
+	if text := e.watch.stderr(); text != "" {
 		fmt.Fprintf(e.errs, "endurance: phpwhy wrote: %s", text)
 	}
 	return errors.Join(errs...)

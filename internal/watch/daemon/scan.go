@@ -87,7 +87,9 @@ func (k *seen) measured(pid int, t proc.Times, passed time.Duration) {
 	used := max(t.CPU-k.cpu, 0) // threads that ended took their time with them
 	k.cpu = t.CPU
 	k.busy += used
-	if float64(used) < busyShare*float64(passed) && !k.measure {
+	// On a host that is very short of them, it waits and uses next to nothing.
+	atWork := t.State == 'R' || float64(used) >= busyShare*float64(passed)
+	if !atWork && !k.measure {
 		return
 	}
 	// Of the threads that wait only the main one counts: PHP runs there, unless
@@ -101,7 +103,7 @@ func (k *seen) measured(pid int, t proc.Times, passed time.Duration) {
 		k.busy += max(sch.Queued-k.queued, 0)
 	}
 	k.queued = sch.Queued
-	k.measure = float64(used) >= busyShare*float64(passed)
+	k.measure = atWork
 }
 
 // look finds a worker's request out.
