@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -112,7 +113,7 @@ func TestDeploymentsRunWhatThereIs(t *testing.T) {
 		for i := range args {
 			args[i] = strings.NewReplacer("/var/lib/phpwhy", t.TempDir(), "/captures", t.TempDir(), ":9127", ":0").Replace(args[i])
 		}
-		if r := run(t, append(args, "--pid", "1", "--for", "100ms")...); r.code != 0 || r.err != "" {
+		if r := run(t, append(args, "--pid", strconv.Itoa(os.Getpid()), "--for", "100ms")...); r.code != 0 || r.err != "" {
 			t.Errorf("%q: exit code %d, %s", args, r.code, r.err)
 		}
 	}

@@ -28,7 +28,7 @@ import (
 )
 
 type watchFlags struct {
-	which     workerFlags
+	which     watchedFlags
 	rules     []string
 	noBuiltin bool
 	obs       observe.Options
@@ -205,6 +205,9 @@ func (w *watchFlags) run(ctx context.Context, s streams) error {
 	if err := w.check(); err != nil {
 		return err
 	}
+	if err := w.which.missing(ctx); err != nil {
+		return err
+	}
 	log := newLog(s)
 	o := daemon.Options{Policy: w.policy, Every: w.every, Observe: w.obs.For, Out: s.out, Log: log.line, Env: os.Getenv}
 	var err error
@@ -231,7 +234,7 @@ func (w *watchFlags) run(ctx context.Context, s streams) error {
 	if len(w.command) > 0 {
 		o.Command = &daemon.Command{Args: w.command, For: w.execTimeout, Errs: s.err}
 	}
-	o.Find = w.which.find
+	o.Find = w.which.finder()
 	proc.MakeWay()
 	modest(proc.Tracing())
 	w.wire(&o, log)
@@ -240,7 +243,12 @@ func (w *watchFlags) run(ctx context.Context, s streams) error {
 		ctx, cancel = context.WithTimeout(ctx, w.forTime)
 		defer cancel()
 	}
-	return daemon.New(o).Run(ctx)
+	err = daemon.New(o).Run(ctx)
+	if errors.Is(err, daemon.ErrOver) {
+		log.line(err.Error())
+		return nil
+	}
+	return err
 }
 
 // wire connects the daemon with the observer and the rules.

@@ -345,6 +345,23 @@ func TestWatchGoesOnWhenObservationsFail(t *testing.T) {
 	w.end(syscall.SIGTERM)
 }
 
+func TestWatchIsOverWithTheProcessesThatWereNamed(t *testing.T) {
+	worker := testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "sleep.php"))
+	w := watch(t, "--pid", fmt.Sprint(worker.PID))
+	worker.Kill()
+	select {
+	case err := <-w.done:
+		if _, errs := w.text(); err != nil || errs != "phpwhy: the processes to watch have ended\n" {
+			t.Errorf("%v, %q", err, errs)
+		}
+	case <-time.After(limit):
+		t.Fatal("it goes on")
+	}
+	if r := run(t, "watch", "--pid", fmt.Sprint(worker.PID)); r.code != 3 {
+		t.Errorf("exit code %d, want 3: %s", r.code, r.err)
+	}
+}
+
 func TestWatchReadsRulesAgainOnSIGHUP(t *testing.T) {
 	rules := t.TempDir()
 	worker := testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "cpu.php-loop.php"))

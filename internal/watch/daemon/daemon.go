@@ -36,7 +36,8 @@ type Options struct {
 	Policy  watch.Policy
 	Every   time.Duration // between two looks at all workers
 	Observe time.Duration // how long an observation lasts at most
-	// Find lists the workers. An error is told, and the next tick tries again.
+	// Find lists the workers. ErrOver ends the watch; any other error is told,
+	// and the next tick tries again.
 	Find func(context.Context) ([]Worker, error)
 	// Attach observes one worker.
 	Attach func(ctx context.Context, pid int) (*capture.Capture, error)
@@ -53,6 +54,9 @@ type Options struct {
 	Log      func(string) // takes one line each, without its end
 	Env      func(string) string
 }
+
+// ErrOver says that there is nothing left to watch, and never will be.
+var ErrOver = errors.New("the processes to watch have ended")
 
 // Daemon is one watch.
 type Daemon struct {
@@ -84,13 +88,13 @@ type run struct {
 func New(o Options) *Daemon {
 	o.Policy.Grain = proc.TimesGrain
 	d := &Daemon{
-		opt: o, engine: watch.New(o.Policy), scan: newScanner(o.Find), counts: newCounts(), notify: newNotifier(o.Env),
+		opt: o, engine: watch.New(o.Policy), scan: newScanner(o.Find, findingEvery(o.Policy)), counts: newCounts(), notify: newNotifier(o.Env),
 		ended: make(chan finished, 1), commands: make(chan run, maxWaiting), told: make(map[string]time.Time),
 	}
 	return d
 }
 
-// Run watches until the context ends.
+// Run watches until the context ends, which is no error, or returns ErrOver.
 func (d *Daemon) Run(ctx context.Context) error {
 	if d.opt.Listener != nil {
 		defer d.serve(d.opt.Listener)()
@@ -106,13 +110,13 @@ func (d *Daemon) Run(ctx context.Context) error {
 	defer d.notify.notify("STOPPING=1")
 	pulse := d.pulse()
 	defer pulse.Stop()
-	d.look(ctx, &running, time.Now())
-	for {
+	over := d.look(ctx, &running, time.Now())
+	for !over {
 		select {
 		case <-ctx.Done():
 			return nil
 		case now := <-tick.C:
-			d.look(ctx, &running, now)
+			over = d.look(ctx, &running, now)
 		case f := <-d.ended:
 			now := time.Now()
 			d.engine.Done(now, f.outcome)
@@ -130,6 +134,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 			}
 		}
 	}
+	return ErrOver
 }
 
 // forever is a period that no watch lasts.
@@ -159,15 +164,19 @@ func monotonic() string {
 	return fmt.Sprint(up.Microseconds())
 }
 
-// look looks at all workers, and has the next one observed.
-func (d *Daemon) look(ctx context.Context, running *sync.WaitGroup, now time.Time) {
+// look looks at all workers, and has the next one observed. It reports whether
+// there will never be any again.
+func (d *Daemon) look(ctx context.Context, running *sync.WaitGroup, now time.Time) (over bool) {
 	begin := time.Now()
 	samples, err := d.scan.scan(ctx, now)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrOver):
+		return true
+	case err != nil:
 		if ctx.Err() == nil {
 			d.failed("find_workers", err)
 		}
-		return
+		return false
 	}
 	d.engine.Tick(now, samples, d.scan.look)
 	d.counts.change(func(c *counts) {
@@ -181,6 +190,7 @@ func (d *Daemon) look(ctx context.Context, running *sync.WaitGroup, now time.Tim
 		c.scanTime += time.Since(begin)
 	})
 	d.next(ctx, running, now)
+	return false
 }
 
 // next begins an observation when one is due and allowed.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -50,7 +51,7 @@ func newStand(t *testing.T, n int) *stand {
 	}
 	s.opt = Options{
 		Policy: watch.Policy{CPU: 0.2, During: 200 * time.Millisecond, Cooldown: time.Hour}, Every: 50 * time.Millisecond, Observe: time.Second,
-		Find:  func(context.Context) ([]Worker, error) { return s.workers, nil },
+		Find:  func(context.Context) ([]Worker, error) { return slices.Clone(s.workers), nil },
 		Judge: func(*capture.Capture) (report.Verdict, error) { return report.Verdict{}, nil },
 		Out:   &s.out, Env: func(string) string { return "" },
 		Log: func(line string) {
@@ -100,7 +101,7 @@ func TestFailuresNeverEndTheWatch(t *testing.T) {
 		if finds++; finds%3 == 0 {
 			return nil, errors.New("too many open files")
 		}
-		return s.workers, nil
+		return slices.Clone(s.workers), nil
 	}
 	s.opt.Attach = func(_ context.Context, pid int) (*capture.Capture, error) {
 		switch pid {

@@ -21,13 +21,34 @@ type Worker struct {
 const busyShare = 0.05
 
 // scanner turns the workers of a tick into samples: one small file of /proc for
-// each, a second one for those that are at work.
+// each, a second one for those that are at work. Which processes are workers is
+// asked more seldom, for that takes a look at everything on the host.
 type scanner struct {
 	find  func(context.Context) ([]Worker, error)
+	every time.Duration // between two such questions
+	asked time.Time
+	found []Worker
 	peek  *observe.Peeker
 	known map[watch.ID]*seen
 	tick  uint64
 	at    time.Time
+}
+
+// findEvery is how often workers are looked for, when nothing that is waited
+// for comes sooner.
+const findEvery = 5 * time.Second
+
+// findingEvery is how often to look for workers: a new one must not have
+// misbehaved for long before it is known.
+func findingEvery(p watch.Policy) time.Duration {
+	d := findEvery
+	if p.CPU > 0 {
+		d = min(d, p.During/4)
+	}
+	if p.Age > 0 {
+		d = min(d, p.Age/4)
+	}
+	return d
 }
 
 // seen is what is remembered of a worker between two ticks.
@@ -40,15 +61,18 @@ type seen struct {
 	busy    time.Duration
 }
 
-func newScanner(find func(context.Context) ([]Worker, error)) *scanner {
-	return &scanner{find: find, peek: observe.NewPeeker(), known: make(map[watch.ID]*seen)}
+func newScanner(find func(context.Context) ([]Worker, error), every time.Duration) *scanner {
+	return &scanner{find: find, every: every, peek: observe.NewPeeker(), known: make(map[watch.ID]*seen)}
 }
 
 // scan samples all workers. A worker that ends meanwhile is left out.
 func (s *scanner) scan(ctx context.Context, now time.Time) ([]watch.Sample, error) {
-	found, err := s.find(ctx)
-	if err != nil {
-		return nil, err
+	if s.asked.IsZero() || now.Sub(s.asked) >= s.every {
+		found, err := s.find(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s.asked, s.found = now, found
 	}
 	boot, err := proc.SinceBoot()
 	if err != nil {
@@ -57,13 +81,14 @@ func (s *scanner) scan(ctx context.Context, now time.Time) ([]watch.Sample, erro
 	passed := now.Sub(s.at)
 	s.at = now
 	s.tick++
-	out := make([]watch.Sample, 0, len(found))
-	for i := range found {
-		w := &found[i]
+	out := make([]watch.Sample, 0, len(s.found))
+	alive := s.found[:0]
+	for _, w := range s.found {
 		t, err := proc.ReadTimes(w.PID)
 		if err != nil || t.Start != w.Start || t.State == 'Z' || t.State == 'X' {
 			continue // it has ended
 		}
+		alive = append(alive, w)
 		k := s.known[w.ID]
 		if k == nil {
 			k = &seen{cpu: t.CPU}
@@ -73,6 +98,7 @@ func (s *scanner) scan(ctx context.Context, now time.Time) ([]watch.Sample, erro
 		k.measured(w.PID, t, passed)
 		out = append(out, watch.Sample{ID: w.ID, Busy: k.busy, Alive: max(boot-proc.StartedAt(w.Start), 0)})
 	}
+	s.found = alive
 	for id, k := range s.known {
 		if k.tick != s.tick {
 			delete(s.known, id)
