@@ -250,20 +250,18 @@ func (e *Engine) tooBusy(now time.Time, w *worker, s *Sample, look func() *Reque
 	if e.p.CPU <= 0 || w.since.IsZero() || now.Sub(w.since) < e.p.During {
 		return nil
 	}
-	if w.due == nil {
-		switch q := look(); q.State {
-		case InProgress:
-			if age, ok := w.age(now, q, s.Alive); ok && age < e.p.During {
-				w.restart(now.Add(-age), w.used+e.p.Grain)
-				return nil
-			}
-		case NoRequest:
-			// Between two requests; or, seen twice, busy without one.
-			if !w.idle {
-				w.restart(now, s.Busy)
-				w.idle = true
-				return nil
-			}
+	switch q := look(); q.State {
+	case InProgress:
+		if age, ok := w.age(now, q, s.Alive); ok && age < e.p.During {
+			w.restart(now.Add(-age), w.used+e.p.Grain)
+			return nil
+		}
+	case NoRequest:
+		// Between two requests; or, seen twice, busy without one.
+		if !w.idle {
+			w.restart(now, s.Busy)
+			w.idle = true
+			return nil
 		}
 	}
 	period := now.Sub(w.since)

@@ -131,6 +131,24 @@ func TestTriggers(t *testing.T) {
 	}
 }
 
+func TestABusyWorkerThatWaitsItsTurnIsAskedAgain(t *testing.T) {
+	e := New(policy)
+	busy := func(s float64, q Request) {
+		e.Tick(at(s), []Sample{{ID: one, Busy: seconds(s)}}, func(ID) Request { return q })
+	}
+	old := Request{State: InProgress, Start: at(-1), Same: "old"}
+	for _, s := range []float64{0, 1, 2, 3} {
+		busy(s, old)
+	}
+	if e.workers[one].due == nil {
+		t.Fatal("it does not wait")
+	}
+	busy(4, Request{State: InProgress, Start: at(3.5), Same: "new"})
+	if _, ok := e.Next(at(4)); ok || e.Stats().Recovered != 1 {
+		t.Errorf("it was to be observed for a request that is over: %+v", e.Stats())
+	}
+}
+
 func TestIdleWorkersAreSeldomAsked(t *testing.T) {
 	e := New(policy)
 	looks := 0

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -86,7 +87,11 @@ func (c *Command) run(ctx context.Context, w *report.Watched, line []byte) error
 	cmd := exec.Command(c.Args[0], c.Args[1:]...)
 	cmd.Stdin = bytes.NewReader(line)
 	cmd.Stdout, cmd.Stderr = c.Errs, c.Errs
-	cmd.Env = append(os.Environ(), environment(w)...)
+	// systemd hears of phpwhy from phpwhy alone.
+	own := slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "NOTIFY_SOCKET=") || strings.HasPrefix(v, "WATCHDOG_")
+	})
+	cmd.Env = append(own, environment(w)...)
 	// A group of its own: what it starts ends with it, and a Ctrl-C is ours to pass on.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = killAfter // for pipes that a grandchild holds

@@ -20,9 +20,11 @@ var captureName = regexp.MustCompile(`^phpwhy-[0-9]{8}T[0-9]{6}\.[0-9]{3}Z-[0-9]
 
 const (
 	captureTime = "20060102T150405.000Z"
-	// unfinished begins the name of a capture that is being written.
-	unfinished = ".unfinished-"
+	// unfinished begins the name of the folder of a capture that is being written.
+	unfinished = ".phpwhy-unfinished-"
 )
+
+var unfinishedName = regexp.MustCompile(`^\.phpwhy-unfinished-[0-9]+$`)
 
 // Store keeps captures in a folder, the newest of them.
 type Store struct {
@@ -37,12 +39,11 @@ func (s *Store) Check() error {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(s.Dir, unfinished+"*")
+	tmp, err := os.MkdirTemp(s.Dir, unfinished)
 	if err != nil {
 		return err
 	}
-	_ = f.Close()
-	if err := os.Remove(f.Name()); err != nil {
+	if err := os.Remove(tmp); err != nil {
 		return err
 	}
 	ents, err := os.ReadDir(s.Dir)
@@ -50,32 +51,47 @@ func (s *Store) Check() error {
 		return err
 	}
 	for _, e := range ents {
-		if rest, ok := strings.CutPrefix(e.Name(), unfinished); ok && e.Type().IsRegular() && captureName.MatchString(rest) {
-			_ = os.Remove(filepath.Join(s.Dir, e.Name()))
+		if e.IsDir() && unfinishedName.MatchString(e.Name()) {
+			s.clean(filepath.Join(s.Dir, e.Name()))
 		}
 	}
 	return nil
 }
 
+// clean removes an unfinished capture and its folder, and leaves both when
+// there is anything else in it.
+func (s *Store) clean(dir string) {
+	ents, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range ents {
+		if captureName.MatchString(e.Name()) && e.Type().IsRegular() {
+			_ = os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
+	_ = os.Remove(dir)
+}
+
 // Write writes a capture and returns its path. The name appears when the file
-// is complete.
+// is complete. Until then it is in a folder that nobody else can get into: in a
+// folder like /tmp somebody could put a link in its way.
 func (s *Store) Write(c *capture.Capture, at time.Time) (string, error) {
 	name := fmt.Sprintf("phpwhy-%s-%d.jsonl.zst", at.UTC().Format(captureTime), c.Target.PID)
-	tmp, path := filepath.Join(s.Dir, unfinished+name), filepath.Join(s.Dir, name)
-	// Whatever has that name is no file of ours that is still being written.
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	dir, err := os.MkdirTemp(s.Dir, unfinished)
+	if err != nil {
 		return "", err
 	}
+	defer s.clean(dir)
+	tmp, path := filepath.Join(dir, name), filepath.Join(s.Dir, name)
 	out, err := capture.Create(tmp)
 	if err != nil {
 		return "", err
 	}
-	err = errors.Join(capture.Write(out, c), out.Close())
-	if err == nil {
-		err = os.Rename(tmp, path)
+	if err := errors.Join(capture.Write(out, c), out.Close()); err != nil {
+		return "", err
 	}
-	if err != nil {
-		_ = os.Remove(tmp)
+	if err := os.Rename(tmp, path); err != nil {
 		return "", err
 	}
 	return path, s.prune()

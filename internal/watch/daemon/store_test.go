@@ -39,7 +39,7 @@ func TestStoreKeepsTheNewestAndTouchesNothingElse(t *testing.T) {
 	dir := t.TempDir()
 	others := []string{
 		"a.jsonl.zst", "phpwhy-20200101T000000.000Z-1.jsonl", "phpwhy-20200101T000000.000Z-1.jsonl.zst.bak", "xphpwhy-20200101T000000.000Z-1.jsonl.zst",
-		"phpwhy-2020-1.jsonl.zst", ".unfinished-notes.txt",
+		"phpwhy-2020-1.jsonl.zst", ".phpwhy-unfinished-notes", ".phpwhy-unfinished-1",
 	}
 	for _, n := range others {
 		if err := os.WriteFile(filepath.Join(dir, n), make([]byte, 1<<20), 0o600); err != nil {
@@ -55,8 +55,11 @@ func TestStoreKeepsTheNewestAndTouchesNothingElse(t *testing.T) {
 	if err := os.Symlink(outside, filepath.Join(dir, link)); err != nil {
 		t.Fatal(err)
 	}
-	left := ".unfinished-phpwhy-20200101T000000.000Z-4.jsonl.zst"
-	if err := os.WriteFile(filepath.Join(dir, left), nil, 0o600); err != nil {
+	left := filepath.Join(dir, ".phpwhy-unfinished-123")
+	if err := os.Mkdir(left, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(left, "phpwhy-20200101T000000.000Z-4.jsonl.zst"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s := &Store{Dir: dir, MaxFiles: 2, MaxBytes: 1 << 20}
@@ -119,14 +122,18 @@ func TestStoreDoesNotFollowALinkInItsWay(t *testing.T) {
 	if err := os.WriteFile(victim, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(victim, filepath.Join(s.Dir, ".unfinished-phpwhy-20260102T120000.000Z-1.jsonl.zst")); err != nil {
+	path := filepath.Join(s.Dir, "phpwhy-20260102T120000.000Z-1.jsonl.zst")
+	if err := os.Symlink(victim, path); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Write(sample(1), noon); err != nil {
-		t.Fatal(err)
+	if got, err := s.Write(sample(1), noon); err != nil || got != path {
+		t.Fatal(got, err)
 	}
 	if b, err := os.ReadFile(victim); err != nil || string(b) != "precious" {
 		t.Errorf("the link's target is %q (%v)", b, err)
+	}
+	if st, err := os.Lstat(path); err != nil || !st.Mode().IsRegular() {
+		t.Errorf("%s is %v (%v), want a file in the link's place", path, st.Mode(), err)
 	}
 }
 
