@@ -67,6 +67,7 @@ type endurance struct {
 
 	watch             *watched
 	first, last, peak figures
+	settled           bool // first holds
 	idlers            idlers
 }
 
@@ -138,7 +139,7 @@ func (e *endurance) serve(ctx context.Context) (*exec.Cmd, error) {
 	if err := os.WriteFile(conf, fmt.Appendf(nil, endureConf, e.tmp), 0o600); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(e.fpm, "-n", "-R", "-y", conf)
+	cmd := exec.Command("nice", e.fpm, "-n", "-R", "-y", conf) // the load makes way, phpwhy does not
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, err
@@ -224,7 +225,7 @@ func (e *endurance) client(ctx context.Context) {
 // commands runs short scripts on the command line.
 func (e *endurance) commands(ctx context.Context) {
 	for ctx.Err() == nil {
-		if exec.Command(e.php, "-n", filepath.Join(e.tmp, "page.php")).Run() == nil {
+		if exec.Command("nice", e.php, "-n", filepath.Join(e.tmp, "page.php")).Run() == nil {
 			e.scripts.Add(1)
 		}
 		sleep(ctx, 3*e.pause)
@@ -252,7 +253,7 @@ func (e *endurance) hang(ctx context.Context, busy *sync.WaitGroup) {
 func (e *endurance) hangOnce(ctx context.Context, h *hung) error {
 	var cmd *exec.Cmd
 	if h.kind == "script" {
-		cmd = exec.Command(e.php, "-n", "-r", "while (true) $i = 0; // "+e.tmp)
+		cmd = exec.Command("nice", e.php, "-n", "-r", "while (true) $i = 0; // "+e.tmp)
 		if err := cmd.Start(); err != nil {
 			return err
 		}

@@ -24,9 +24,10 @@ func (e *endurance) measure(at time.Duration) error {
 	f := figures{at: at, resident: m["resident_bytes"], heap: m["heap_bytes"], files: m["open_files"], goroutines: m["goroutines"],
 		cpu: m["cpu_seconds_total"], ticks: m["ticks_total"], tickTime: m["tick_seconds_total"], children: len(children(pid))}
 	f.threads, _ = strconv.Atoi(status(pid, "Threads"))
-	if e.first.at == 0 && at >= settled {
+	if e.first.at == 0 || !e.settled {
 		e.first = f
 	}
+	e.settled = e.settled || m[`observations_total{outcome="seen"}`] >= settledAfter
 	e.last = f
 	p := &e.peak
 	p.resident, p.heap, p.files = max(p.resident, f.resident), max(p.heap, f.heap), max(p.files, f.files)
@@ -34,8 +35,9 @@ func (e *endurance) measure(at time.Duration) error {
 	return nil
 }
 
-// settled is when the watch has seen the first of everything.
-const settled = 20 * time.Second
+// settledAfter is the number of observations after which the watch has what it
+// keeps: compiled rules, symbols.
+const settledAfter = 3
 
 // findings are the verdicts by pid.
 func (e *endurance) findings() (map[int][]string, error) {

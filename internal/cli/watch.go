@@ -234,8 +234,8 @@ func (w *watchFlags) run(ctx context.Context, s streams) error {
 	if len(w.command) > 0 {
 		o.Command = &daemon.Command{Args: w.command, For: w.execTimeout, Errs: s.err}
 	}
-	o.Find = w.which.finder()
-	proc.MakeWay()
+	o.Find = w.which.finder(log.line)
+	// No MakeWay here: when the host is short of processors, it must get its turn.
 	modest(proc.Tracing())
 	w.wire(&o, log)
 	if w.forTime > 0 {

@@ -46,14 +46,20 @@ func (w *watchedFlags) check() error {
 // finder lists the workers there are. That there are none is no error of a
 // watch; but when all processes that were named have ended, so has the watch.
 // Their pids may be used again, by others.
-func (w *watchedFlags) finder() func(context.Context) ([]daemon.Worker, error) {
+func (w *watchedFlags) finder(say func(string)) func(context.Context) ([]daemon.Worker, error) {
 	fi := workers.NewFinder()
 	named := make(map[int]uint64) // start times
 	first := true
 	return func(ctx context.Context) ([]daemon.Worker, error) {
 		found, err := fi.Find(ctx, w.filter)
 		gone := len(w.filter.PIDs) > 0 && errors.Is(err, proc.ErrNoProcess)
-		if errors.Is(err, workers.ErrNone) && !errors.Is(err, proc.ErrPermission) || gone && !first {
+		if errors.Is(err, workers.ErrNone) {
+			if first && errors.Is(err, proc.ErrPermission) {
+				say(err.Error()) // there may be some that can't be seen
+			}
+			err = nil
+		}
+		if gone && !first {
 			err = nil
 		}
 		if err != nil && len(found) == 0 {

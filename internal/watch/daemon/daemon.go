@@ -258,7 +258,7 @@ func (d *Daemon) nothing(ctx context.Context, t watch.Trigger, err error) watch.
 	switch {
 	case ctx.Err() != nil: // the watch is over
 		return watch.Outcome{Gone: true}
-	case ended(err):
+	case ended(err) || !alive(t.ID): // one that is ending fails in many ways
 		d.counts.change(func(c *counts) { c.observed[outcomeGone]++ })
 		return watch.Outcome{Gone: true}
 	}
@@ -268,6 +268,12 @@ func (d *Daemon) nothing(ctx context.Context, t watch.Trigger, err error) watch.
 	}
 	d.failed(reason(err), fmt.Errorf("worker %d: %w", t.PID, err))
 	return watch.Outcome{}
+}
+
+// alive reports whether a worker still runs.
+func alive(id watch.ID) bool {
+	t, err := proc.ReadTimes(id.PID)
+	return err == nil && t.Start == id.Start && t.State != 'Z' && t.State != 'X'
 }
 
 // tell judges a capture, keeps it, and writes the finding.
