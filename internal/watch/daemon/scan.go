@@ -59,6 +59,7 @@ type seen struct {
 	queued  time.Duration
 	measure bool // queued was read at the last tick
 	busy    time.Duration
+	lent    time.Duration // of busy, for a wait that was still in progress
 }
 
 func newScanner(find func(context.Context) ([]Worker, error), every time.Duration) *scanner {
@@ -112,24 +113,33 @@ func (s *scanner) scan(ctx context.Context, now time.Time) ([]watch.Sample, erro
 func (k *seen) measured(pid int, t proc.Times, passed time.Duration) {
 	used := max(t.CPU-k.cpu, 0) // threads that ended took their time with them
 	k.cpu = t.CPU
-	k.busy += used
 	// On a host that is very short of them, it waits and uses next to nothing.
 	atWork := t.State == 'R' || float64(used) >= busyShare*float64(passed)
-	if !atWork && !k.measure {
-		return
+	waited := time.Duration(0)
+	if atWork || k.measure {
+		// Of the threads that wait only the main one counts: PHP runs there,
+		// unless it is thread-safe.
+		sch, err := proc.ReadScheduled(pid)
+		if err == nil && k.measure {
+			waited = max(sch.Queued-k.queued, 0)
+		}
+		k.queued, k.measure = sch.Queued, atWork && err == nil
 	}
-	// Of the threads that wait only the main one counts: PHP runs there, unless
-	// it is thread-safe.
-	sch, err := proc.ReadScheduled(pid)
-	if err != nil {
-		k.measure = false
-		return
+	k.spend(used, waited, passed, t.State == 'R' && k.measure)
+}
+
+// spend adds one tick's time. The kernel counts a wait when it is over, so one
+// that is still in progress (ready) is lent, and taken back at the next tick,
+// which has it counted if there was one.
+func (k *seen) spend(used, waited, passed time.Duration, ready bool) {
+	got := used + waited - k.lent
+	k.lent = 0
+	if ready && got < passed {
+		k.lent = passed - got
+		got = passed
 	}
-	if k.measure {
-		k.busy += max(sch.Queued-k.queued, 0)
-	}
-	k.queued = sch.Queued
-	k.measure = atWork
+	// A wait that began before the first measurement is none of this tick's.
+	k.busy += min(got, max(used, passed))
 }
 
 // look finds a worker's request out.
