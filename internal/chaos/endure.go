@@ -202,6 +202,10 @@ func (e *endurance) endure(ctx context.Context, out io.Writer) error {
 	busy.Wait()
 	// What is queued is observed; a collection follows each observation.
 	time.Sleep(hangs)
+	_ = until(ctx, patience, func() bool {
+		m, err := e.watch.metrics()
+		return err == nil && m["observing"] == 0 && m["waiting"] == 0
+	})
 	if err := e.measure(time.Since(begin)); err != nil {
 		return fmt.Errorf("%w; phpwhy wrote: %s", err, e.watch.stderr())
 	}
