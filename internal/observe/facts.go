@@ -72,6 +72,9 @@ func (f *facts) end(s *session, ran time.Duration) {
 		m["stack.same_call_s"] = s.pipe.same.most.Seconds()
 	}
 	s.pipe.waits.into(m, c.Observation.Samples > 1)
+	if text := s.pipe.waits.note(); text != "" {
+		s.note("%s", text)
+	}
 	if th != nil {
 		s.engineFacts(m, th)
 		if op := usualOpcode(c); op != "" {

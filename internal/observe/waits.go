@@ -2,6 +2,7 @@ package observe
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
 	"time"
 
@@ -303,6 +304,35 @@ func selected(r remote.Reader, c *proc.Call) []int {
 	return out
 }
 
+// note says what the longest wait is for, empty when no peer is known.
+func (w *waits) note() string {
+	of := w.longest
+	if of == nil || of.fd == nil || of.fd.Peer == "" {
+		return ""
+	}
+	s := fmt.Sprintf("the worker waits in %s() for %s %s", of.call.Name(), of.fd.Kind, of.fd.Peer)
+	if of.fd.State != "" {
+		s += " (" + of.fd.State + ")"
+	}
+	if d, ok := of.quiet(); ok && of.peers == 1 {
+		s += fmt.Sprintf("; the connection has carried nothing for %.1f s", d.Seconds())
+	}
+	return s
+}
+
+// called is what people call a file descriptor: its peer where it has one.
+func called(fd *proc.FD) string {
+	switch {
+	case fd.Peer != "":
+		return fd.Peer
+	case fd.Path != "":
+		return fd.Path
+	case fd.Local != "":
+		return fd.Kind + " " + fd.Local
+	}
+	return fd.Kind
+}
+
 // into adds the facts.
 func (w *waits) into(m map[string]any, several bool) {
 	of := w.longest
@@ -339,7 +369,7 @@ func (w *waits) into(m map[string]any, several bool) {
 	if fd == nil {
 		return
 	}
-	m["wait.fd"], m["fd.kind"] = int64(fd.Number), fd.Kind
+	m["wait.fd"], m["fd.kind"], m["wait.on"] = int64(fd.Number), fd.Kind, called(fd)
 	for name, v := range map[string]string{"fd.path": fd.Path, "fd.local": fd.Local, "fd.peer": fd.Peer, "fd.state": fd.State} {
 		if v != "" {
 			m[name] = v
