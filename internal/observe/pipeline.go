@@ -60,7 +60,7 @@ type pipeline struct {
 	stops, samples int
 	lastRefresh    time.Time
 	same           sameCall
-	waits          waits
+	waits          waitTracker
 	tables         tables
 }
 
