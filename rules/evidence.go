@@ -66,6 +66,7 @@ var evidence = map[string]struct {
 	"wait.for_s":     {cel.DoubleType, "attach takes several samples; dump knows it of a TCP connection"},
 	"wait.timeout_s": {cel.DoubleType, "a system call that has a time limit or could have one"},
 	"wait.fd":        {cel.IntType, "a thread in PHP code that waits for a file descriptor"},
+	"wait.on":        {cel.StringType, "a thread in PHP code that waits for a file descriptor"},
 	"wait.fds":       {cel.IntType, "a thread in PHP code that waits for file descriptors"},
 
 	"fd.held_by":        {cel.IntType, howHeld},

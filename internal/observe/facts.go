@@ -78,6 +78,9 @@ func (f *facts) end(s *session, ran time.Duration) {
 	}
 	s.pipe.waits.into(m, c.Observation.Samples > 1)
 	s.holderFacts(m)
+	if text := s.pipe.waits.note(); text != "" {
+		s.note("%s", text)
+	}
 	if th != nil {
 		s.engineFacts(m, th)
 		if op := usualOpcode(c); op != "" {

@@ -71,7 +71,7 @@ type pipeline struct {
 	audit       func(taken, is int)
 	lastRefresh time.Time
 	same        sameCall
-	waits       waits
+	waits       waitTracker
 	tables      tables
 }
 

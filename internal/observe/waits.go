@@ -2,6 +2,7 @@ package observe
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
 	"time"
 
@@ -29,9 +30,9 @@ const (
 	maxCounted = 256
 )
 
-// waits follows what the threads that run PHP wait for: which system call they
+// waitTracker follows what the threads that run PHP wait for: which system call they
 // are blocked in, and for how long it is the same call.
-type waits struct {
+type waitTracker struct {
 	threads map[int]*wait
 	longest *wait // of those that lasted from one sample to another, or the only one
 	// counters belong to the tracer's thread until the observation is over. nil
@@ -41,7 +42,7 @@ type waits struct {
 
 // count reads a thread's count of switches while it stands still. ok is false
 // when it is not known.
-func (w *waits) count(p *proc.Process, tid int) (n uint64, ok bool) {
+func (w *waitTracker) count(p *proc.Process, tid int) (n uint64, ok bool) {
 	s, seen := w.counters[tid]
 	if !seen {
 		if len(w.counters) == maxCounted {
@@ -60,7 +61,7 @@ func (w *waits) count(p *proc.Process, tid int) (n uint64, ok bool) {
 }
 
 // close ends the counting.
-func (w *waits) close() {
+func (w *waitTracker) close() {
 	for _, s := range w.counters {
 		if s != nil {
 			_ = s.Close()
@@ -92,7 +93,7 @@ type wait struct {
 // from the snapshot, and what that has not, from the process: it is unchanged as
 // long as the thread waits. now has the count of switches and the state of the
 // innermost call in PHP.
-func (w *waits) see(l *target.Live, snap *target.Snapshot, st *stack.Stack, at time.Duration, now wait) {
+func (w *waitTracker) see(l *target.Live, snap *target.Snapshot, st *stack.Stack, at time.Duration, now wait) {
 	c, err := proc.CallAt(&snap.Regs)
 	if err != nil {
 		delete(w.threads, snap.TID)
@@ -125,7 +126,7 @@ func (w *waits) see(l *target.Live, snap *target.Snapshot, st *stack.Stack, at t
 }
 
 // once takes the only sample that there is of a thread.
-func (w *waits) once(l *target.Live, c proc.Call) {
+func (w *waitTracker) once(l *target.Live, c proc.Call) {
 	if !c.Restarted(l.Mem) && !looksPolled(l.Mem, &c) {
 		return
 	}
@@ -134,7 +135,7 @@ func (w *waits) once(l *target.Live, c proc.Call) {
 	w.judge(now)
 }
 
-func (w *waits) judge(of *wait) {
+func (w *waitTracker) judge(of *wait) {
 	if w.longest == nil || of.lasting > w.longest.lasting {
 		w.longest = of
 	}
@@ -303,8 +304,37 @@ func selected(r remote.Reader, c *proc.Call) []int {
 	return out
 }
 
+// note says what the longest wait is for, empty when no peer is known.
+func (w *waitTracker) note() string {
+	of := w.longest
+	if of == nil || of.fd == nil || of.fd.Peer == "" {
+		return ""
+	}
+	s := fmt.Sprintf("the worker waits in %s() for %s %s", of.call.Name(), of.fd.Kind, of.fd.Peer)
+	if of.fd.State != "" {
+		s += " (" + of.fd.State + ")"
+	}
+	if d, ok := of.quiet(); ok && of.peers == 1 {
+		s += fmt.Sprintf("; the connection has carried nothing for %.1f s", d.Seconds())
+	}
+	return s
+}
+
+// called is what people call a file descriptor: its peer where it has one.
+func called(fd *proc.FD) string {
+	switch {
+	case fd.Peer != "":
+		return fd.Peer
+	case fd.Path != "":
+		return fd.Path
+	case fd.Local != "":
+		return fd.Kind + " " + fd.Local
+	}
+	return fd.Kind
+}
+
 // into adds the facts.
-func (w *waits) into(m map[string]any, several bool) {
+func (w *waitTracker) into(m map[string]any, several bool) {
 	of := w.longest
 	if of == nil {
 		// Without a wait that lasted there is none: that is known, too.
@@ -339,7 +369,7 @@ func (w *waits) into(m map[string]any, several bool) {
 	if fd == nil {
 		return
 	}
-	m["wait.fd"], m["fd.kind"] = int64(fd.Number), fd.Kind
+	m["wait.fd"], m["fd.kind"], m["wait.on"] = int64(fd.Number), fd.Kind, called(fd)
 	for name, v := range map[string]string{"fd.path": fd.Path, "fd.local": fd.Local, "fd.peer": fd.Peer, "fd.state": fd.State} {
 		if v != "" {
 			m[name] = v

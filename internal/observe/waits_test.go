@@ -21,8 +21,8 @@ echo "ready\n";
 flush();
 `
 
-// waiting starts a script that begins so, and says who its peer is.
-func waiting(t *testing.T, php, rest string) (pid int, peer string) {
+// silentPeer starts a script that begins so, and says who its peer is.
+func silentPeer(t *testing.T, php, rest string) (pid int, peer string) {
 	t.Helper()
 	dir := t.TempDir()
 	script, out := filepath.Join(dir, "wait.php"), filepath.Join(dir, "peer")
@@ -58,7 +58,7 @@ func TestWhatAWorkerWaitsFor(t *testing.T) {
 	} {
 		for name, php := range map[string]string{"stripped": testphp.Stripped(t), "DWARF": testphp.DWARF(t)} {
 			t.Run(c.name+"/"+name, func(t *testing.T) {
-				pid, peer := waiting(t, php, c.rest)
+				pid, peer := silentPeer(t, php, c.rest)
 				c.want["fd.peer"] = peer
 				// After the first observation the kernel has forgotten the call's number.
 				for range 2 {
@@ -93,7 +93,7 @@ func TestShortWaitsAreNotOneLongWait(t *testing.T) {
 	opt := Defaults()
 	opt.For = time.Second
 	// The same call with the same arguments from the same place, over and over.
-	pid, _ := waiting(t, testphp.Stripped(t), `while (true) { $r = [$connection]; $w = $e = null; stream_select($r, $w, $e, 0, 20000); }`)
+	pid, _ := silentPeer(t, testphp.Stripped(t), `while (true) { $r = [$connection]; $w = $e = null; stream_select($r, $w, $e, 0, 20000); }`)
 	c, err := New().Attach(context.Background(), pid, opt)
 	if err != nil {
 		t.Fatal(err)
