@@ -30,18 +30,36 @@ func (s *session) release() error {
 }
 
 // finishSent lets the thread that has been sent go, follows it until it has done
-// what it was sent for, and stops it to be detached. The others stand until
-// then: a child that one of them forked would inherit what is being removed.
+// what it was sent for, and stops it to be detached. The others stand until it
+// has: a child that one of them forked would inherit what is being removed.
 func (s *session) finishSent() error {
 	t := s.sent
 	s.sent = nil
 	err := s.resume(t, 0)
+	if len(s.threads) == 1 {
+		s.hasStood()
+	}
 	err = errors.Join(err, s.await(t, "the page to be unmapped", func() (bool, error) { return !s.mapped(s.gone), nil }))
+	for _, o := range s.threads {
+		if o != t {
+			err = errors.Join(err, s.letGo(o))
+		}
+	}
+	s.hasStood()
 	if s.threads[t.tid] == t {
 		_ = interrupt(t.tid)
 		err = errors.Join(err, s.settle(t))
 	}
 	return ignoreGone(err)
+}
+
+// letGo detaches from a thread that stands still.
+func (s *session) letGo(t *tracee) error {
+	if !t.stopped {
+		return nil
+	}
+	delete(s.threads, t.tid)
+	return ignoreGone(detach(t.tid))
 }
 
 // close detaches from every thread. It expects them to stand still; one that
@@ -52,9 +70,7 @@ func (s *session) close() error {
 		errs = s.finishSent()
 	}
 	for tid, t := range s.threads {
-		if t.stopped {
-			errs = errors.Join(errs, ignoreGone(detach(tid)))
-		}
+		errs = errors.Join(errs, s.letGo(t))
 		delete(s.threads, tid)
 	}
 	s.hasStood()
