@@ -31,9 +31,6 @@ import (
 // guard removes int3's. An action other than the default is the worker's own;
 // hwbp leaves it alone, int3 is refused.
 
-// sigreturn is the way back from a handler: mov $SYS_rt_sigreturn,%eax; syscall.
-var sigreturn = []byte{0xb8, 15, 0, 0, 0, 0x0f, 0x05}
-
 // sigaction is struct sigaction as the kernel keeps it.
 type sigaction struct {
 	Handler, Flags, Restorer, Mask uint64
@@ -158,7 +155,7 @@ func (s *session) action(t *tracee, pc uint64, act *sigaction) (sigaction, error
 		return sigaction{}, err
 	}
 	var old sigaction
-	err := scratch(pid, mem, r.Rsp, 2*sigactionSize, func(at uint64) error {
+	err := scratch(pid, mem, stackOf(&r), 2*sigactionSize, func(at uint64) error {
 		var in uint64
 		if act != nil {
 			in = at

@@ -30,6 +30,7 @@ type tracee struct {
 	stopped bool  // stands still and is ours to resume
 	group   bool  // … in a group stop: resumed by PTRACE_LISTEN
 	sample  bool  // an interrupt for a sample is under way
+	step    bool  // to be resumed by a single step, which the kernel does not report
 	child   bool  // not a thread of the target
 	fds     []int // perf events of this thread
 }
@@ -119,12 +120,15 @@ func threadsOf(pid int) ([]int, error) {
 // resume lets a thread that stands still run on, delivering sig.
 func (s *session) resume(t *tracee, sig int) error {
 	var err error
-	if t.group && sig == 0 {
+	switch {
+	case t.group && sig == 0:
 		err = listen(t.tid)
-	} else {
+	case t.step:
+		err = step(t.tid, sig)
+	default:
 		err = cont(t.tid, sig)
 	}
-	t.stopped, t.group = false, false
+	t.stopped, t.group, t.step = false, false, false
 	if gone(err) {
 		return nil // killed meanwhile; its end is reported by the next wait
 	}

@@ -42,15 +42,13 @@ func getEventMsg(tid int) (int, error) {
 	return int(msg), nil
 }
 
-// regSet is NT_PRSTATUS of elf.h: the general registers.
+// ntPRSTATUS is NT_PRSTATUS of elf.h: the set of general registers.
 const ntPRSTATUS = 1
 
-func getRegs(tid int, r *unix.PtraceRegs) error { return regSet(unix.PTRACE_GETREGSET, tid, r) }
-func setRegs(tid int, r *unix.PtraceRegs) error { return regSet(unix.PTRACE_SETREGSET, tid, r) }
-
-func regSet(req, tid int, r *unix.PtraceRegs) error {
+// regSet reads or writes one of a thread's register sets.
+func regSet[T any](req, tid int, set uintptr, r *T) error {
 	iov := unix.Iovec{Base: (*byte)(unsafe.Pointer(r)), Len: uint64(unsafe.Sizeof(*r))}
-	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, uintptr(req), uintptr(tid), ntPRSTATUS, uintptr(unsafe.Pointer(&iov)), 0, 0)
+	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, uintptr(req), uintptr(tid), set, uintptr(unsafe.Pointer(&iov)), 0, 0)
 	runtime.KeepAlive(r)
 	if e != 0 {
 		return e
