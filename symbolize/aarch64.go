@@ -120,11 +120,11 @@ func (img *Image) inStub(pc remote.Addr, mem remote.Reader) bool {
 // byRecord follows x29 to a frame record.
 func (img *Image) byRecord(cur *PhysicalFrame, mem remote.Reader) (PhysicalFrame, bool, error) {
 	fp, ok := cur.Regs.Get(remote.ARM64FP)
+	if ok && fp == 0 && !cur.Exact { // the chain's end; the innermost code may use x29 for anything
+		return PhysicalFrame{}, true, nil
+	}
 	if !ok || remote.Addr(fp) < cur.Regs.SP() || fp%8 != 0 {
 		return PhysicalFrame{}, false, ErrNoUnwindInfo
-	}
-	if fp == 0 {
-		return PhysicalFrame{}, true, nil
 	}
 	var b [16]byte
 	if err := remote.ReadFull(mem, b[:], remote.Addr(fp)); err != nil {
