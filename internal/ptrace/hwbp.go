@@ -132,7 +132,7 @@ func (e *hwbp) disarm() error {
 	for _, t := range e.s.threads {
 		e.dropThread(t)
 	}
-	return e.s.unspread()
+	return errors.Join(e.finishSteps(), e.s.unspread())
 }
 
 func (e *hwbp) inMemory() bool       { return false }
@@ -148,6 +148,9 @@ func (e *hwbp) lost()                {}
 func (e *hwbp) hit(t *tracee, r *userRegs) (int, error) {
 	if err := getSigInfo(t.tid, &e.si); err != nil {
 		return notOurs, err
+	}
+	if e.si.Code == trapStep {
+		return stale, nil
 	}
 	signed := e.si.Code == trapPerf && e.si.PerfType == perfTypeBreakpoint && e.si.PerfData < uint64(len(e.bps))
 	e.bare = e.si.Code == trapBRKPT || e.si.Code == trapHWBKPT

@@ -27,12 +27,13 @@ const (
 // tracee is one thread of the target, or a vfork child that borrows its memory.
 type tracee struct {
 	tid     int
-	stopped bool  // stands still and is ours to resume
-	group   bool  // … in a group stop: resumed by PTRACE_LISTEN
-	sample  bool  // an interrupt for a sample is under way
-	step    bool  // to be resumed by a single step, which the kernel does not report
-	child   bool  // not a thread of the target
-	fds     []int // perf events of this thread
+	stopped bool // stands still and is ours to resume
+	group   bool // … in a group stop: resumed by PTRACE_LISTEN
+	sample  bool // an interrupt for a sample is under way
+	// stepFrom is the address from which hwbp_arm64.go has it resumed by a step.
+	stepFrom uint64
+	child    bool  // not a thread of the target
+	fds      []int // perf events of this thread
 }
 
 // session is everything that one tracer thread holds of one process.
@@ -123,12 +124,12 @@ func (s *session) resume(t *tracee, sig int) error {
 	switch {
 	case t.group && sig == 0:
 		err = listen(t.tid)
-	case t.step:
-		err = step(t.tid, sig)
+	case t.stepFrom != 0:
+		err = stepOn(t, sig)
 	default:
 		err = cont(t.tid, sig)
 	}
-	t.stopped, t.group, t.step = false, false, false
+	t.stopped, t.group = false, false
 	if gone(err) {
 		return nil // killed meanwhile; its end is reported by the next wait
 	}
