@@ -149,8 +149,8 @@ func (e *hwbp) hit(t *tracee, r *userRegs) (int, error) {
 	if err := getSigInfo(t.tid, &e.si); err != nil {
 		return notOurs, err
 	}
-	if e.si.Code == trapStep {
-		return stale, nil
+	if over, err := e.stepOver(t); over || err != nil {
+		return stale, err
 	}
 	signed := e.si.Code == trapPerf && e.si.PerfType == perfTypeBreakpoint && e.si.PerfData < uint64(len(e.bps))
 	e.bare = e.si.Code == trapBRKPT || e.si.Code == trapHWBKPT

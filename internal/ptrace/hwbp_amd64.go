@@ -7,8 +7,6 @@ const (
 	// breakLen is sizeof(long): the only length an execution breakpoint may have.
 	breakLen = 8
 	flagRF   = 1 << 16 // resume flag (Intel SDM vol. 3, 18.3.1.1)
-	// trapStep is no si_code: nothing is passed by a step here.
-	trapStep = -1 << 31
 )
 
 // layout is the net's page: a handler that sets the resume flag in the saved
@@ -35,7 +33,9 @@ func (e *hwbp) pass(t *tracee, _ int, r *userRegs) error {
 
 func (e *hwbp) rewind(*tracee, *userRegs) error { return nil }
 
-// stepOn and finishSteps are arm64's needs.
+// stepOn, stepOver and finishSteps are arm64's needs.
 func stepOn(t *tracee, sig int) error { return cont(t.tid, sig) }
+
+func (e *hwbp) stepOver(*tracee) (bool, error) { return false, nil }
 
 func (e *hwbp) finishSteps() error { return nil }

@@ -11,6 +11,9 @@ const (
 	// trapStep is TRAP_TRACE, the si_code of a step that is reported: it was
 	// asked for while no breakpoint was disabled.
 	trapStep = 2
+	// trapHandler is the si_code where a step led into a signal handler
+	// (kernel/signal.c, signal_delivered).
+	trapHandler = 5
 )
 
 // layout is the net's page: a handler that does nothing. The kernel itself
@@ -50,6 +53,23 @@ func stepOn(t *tracee, sig int) error {
 		return cont(t.tid, sig)
 	}
 	return step(t.tid, sig)
+}
+
+// stepOver recognises a SIGTRAP stop that a step has brought about. At the
+// beginning of a signal handler the step is still to be made.
+func (e *hwbp) stepOver(t *tracee) (bool, error) {
+	if e.si.Code == trapStep {
+		return true, nil
+	}
+	if e.si.Code != trapHandler || t.stepFrom == 0 {
+		return false, nil
+	}
+	var r userRegs
+	if err := getRegs(t.tid, &r); err != nil {
+		return false, err
+	}
+	t.stepFrom = r.PC
+	return true, nil
 }
 
 // maxStepRounds bounds how often threads are let run to get past a breakpoint
