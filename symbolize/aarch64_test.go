@@ -43,14 +43,14 @@ func need(t *testing.T, tools ...string) {
 	}
 }
 
-// emulate compiles testdata/aarch64.c and runs it up to its brk.
-func emulate(t *testing.T, flags ...string) *emulated {
+// emulate compiles a program and starts it, stopped, in the emulator.
+func emulate(t *testing.T, source string, flags ...string) (e *emulated, bin string, stdout *bufio.Reader) {
 	t.Helper()
 	need(t, "aarch64-linux-gnu-gcc", "qemu-aarch64-static")
 	dir := t.TempDir()
-	e := &emulated{t: t, blocks: make(map[remote.Addr][]byte)}
-	bin := filepath.Join(dir, "aarch64")
-	args := append(slices.Clone(flags), "-o", bin, "testdata/aarch64.c")
+	e = &emulated{t: t, blocks: make(map[remote.Addr][]byte)}
+	bin = filepath.Join(dir, "program")
+	args := append(slices.Clone(flags), "-o", bin, source)
 	if out, err := exec.Command("aarch64-linux-gnu-gcc", args...).CombinedOutput(); err != nil {
 		t.Fatalf("aarch64-linux-gnu-gcc: %v\n%s", err, out)
 	}
@@ -58,7 +58,7 @@ func emulate(t *testing.T, flags ...string) *emulated {
 	c := exec.Command("qemu-aarch64-static", "-cpu", "max,pauth-impdef=on", "-L", sysroot, "-g", sock, bin)
 	c.Stderr = os.Stderr
 	c.Env = append(os.Environ(), "LD_BIND_NOW=1")
-	stdout, err := c.StdoutPipe()
+	pipe, err := c.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,10 +77,24 @@ func emulate(t *testing.T, flags ...string) *emulated {
 	t.Cleanup(func() { _ = e.conn.Close() })
 	e.in = bufio.NewReader(e.conn)
 	e.ask("?")
+	return e, bin, bufio.NewReader(pipe)
+}
+
+// toBreak runs on to a brk.
+func (e *emulated) toBreak() {
+	if a := e.answer(); !strings.HasPrefix(a, "T05") {
+		e.t.Fatalf("%q instead of the brk", a)
+	}
+}
+
+// scenario runs testdata/aarch64.c up to its brk.
+func scenario(t *testing.T, flags ...string) *emulated {
+	t.Helper()
+	e, _, stdout := emulate(t, "testdata/aarch64.c", flags...)
 	e.send("c")
 	var text strings.Builder
-	for r := bufio.NewReader(stdout); ; {
-		line, err := r.ReadString('\n')
+	for {
+		line, err := stdout.ReadString('\n')
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,9 +103,7 @@ func emulate(t *testing.T, flags ...string) *emulated {
 		}
 		text.WriteString(line)
 	}
-	if a := e.answer(); !strings.HasPrefix(a, "T05") {
-		t.Fatalf("%q instead of the brk", a)
-	}
+	e.toBreak()
 	e.img = symbolize.NewImage(parse(text.String()), open, nil, symbolize.NewCache())
 	all := e.hexed("g")
 	pc := all[remote.ARM64PC*8:]
@@ -270,7 +282,7 @@ func TestArm64UnwindsAtEachInstruction(t *testing.T) {
 		{"static", []string{"-O2", "-static"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := emulate(t, c.flags...)
+			e := scenario(t, c.flags...)
 			regs := e.registers()
 			w := e.img.Unwind(regs, e)
 			if w.End != symbolize.Root || w.Err != nil {

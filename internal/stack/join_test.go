@@ -142,12 +142,16 @@ func TestJoinTakesTheLineFromTheOplineRegister(t *testing.T) {
 		r.Set(remote.R15, r15)
 		return r
 	}
+	onARM64 := &remote.Regs{Arch: remote.ARM64}
+	onARM64.Set(27, uint64(ed))
+	onARM64.Set(28, 0x520)
 	for _, tt := range []struct {
 		name   string
 		regs   *remote.Regs
 		want   int
 		opcode string
 	}{
+		{"both registers fit, on arm64", onARM64, 6, "ZEND_ASSIGN_OP"},
 		{"both registers fit", regs(uint64(ed), 0x520), 6, "ZEND_ASSIGN_OP"},
 		{"the opline belongs to another function", regs(uint64(ed), 0x900), 3, ""},
 		{"the register belongs to another frame", regs(0x8000, 0x520), 3, ""},
