@@ -323,7 +323,7 @@ func (j *joiner) exactLine(p *PHPFrame, n *NativeFrame) {
 		return
 	}
 	line, opcode, ok := p.LineAt(remote.Addr(opline))
-	if n.How == leftByJump {
+	if n.How == leftByJump || n.Module == generated {
 		// JIT code stores the opline before what may look at it, such as an
 		// internal function, and keeps it nowhere in between; r15 is used for
 		// other things. What it last stored is the best there is.

@@ -171,6 +171,26 @@ func TestJoinTakesTheLineFromTheOplineRegister(t *testing.T) {
 	}
 }
 
+// On arm64 the unwinder leaves JIT code without an execute_ex behind it: the
+// registers tell whose frame it runs in, but not the opline.
+func TestJoinDoubtsTheOplineRegisterInGeneratedCode(t *testing.T) {
+	const ed = remote.Addr(0x7000)
+	f := top("f", 3)
+	f.ExecuteData, f.LineAt = ed, func(remote.Addr) (int, string, bool) { return 6, "ZEND_ASSIGN_OP", true }
+	regs := func(x27 uint64) *remote.Regs {
+		r := &remote.Regs{Arch: remote.ARM64}
+		r.Set(27, x27)
+		r.Set(28, 0x520)
+		return r
+	}
+	jit, outer := native(""), native("zend_execute")
+	jit.Module, jit.Regs, outer.Regs = generated, regs(uint64(ed)), regs(1)
+	got := Join(Input{Native: []NativeFrame{jit, outer}, NativeEnd: Root, PHP: []PHPFrame{f}})
+	if got.Frames[1].Line != 3 || got.Error == "" {
+		t.Errorf("line %d, %v: want the stored line, in doubt", got.Frames[1].Line, got.Error)
+	}
+}
+
 func TestJoinFindsTheNamelessColdPartOfTheExecutor(t *testing.T) {
 	const ed = remote.Addr(0x7000)
 	frame := func(name string, r14, r15 uint64) NativeFrame {
