@@ -45,7 +45,7 @@ func (s *session) resumers(w symbolize.Walk, snap *target.Snapshot) symbolize.Wa
 		if left, ok := f.High.Distance(sp); !ok || left > fiberBottom {
 			return w
 		}
-		regs, ok := zend.SavedRegs(snap, f.Resumer, isCode)
+		regs, ok := zend.SavedRegs(snap, snap.Regs.Arch, f.Resumer, isCode)
 		if !ok {
 			return w
 		}
