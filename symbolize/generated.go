@@ -1,6 +1,7 @@
 package symbolize
 
 import (
+	"debug/elf"
 	"encoding/binary"
 	"path/filepath"
 	"strings"
@@ -76,6 +77,9 @@ func (m *Module) host(entry uint64) (host, bool) {
 	low, high, err := m.cfi.Function(entry)
 	if err != nil || low != entry {
 		return host{}, false
+	}
+	if m.file.Machine() != elf.EM_X86_64 {
+		return host{entry: remote.Addr(entry)}, true // known by its address only
 	}
 	const samples = 64
 	type rule struct {
@@ -269,7 +273,7 @@ func (img *Image) reachesRoot(f PhysicalFrame, mem remote.Reader) bool {
 		if err != nil {
 			return n >= provenBy
 		}
-		next, root, err := apply(&f, row, mem)
+		next, root, err := img.apply(&f, row, mem)
 		if root {
 			return true
 		}
@@ -364,6 +368,10 @@ func (img *Image) call(pc remote.Addr) (m *Module, bias uint64, c call, ok bool)
 	var b [callMax]byte
 	if m.file.ReadAddr(b[:], at-callMax) != nil {
 		return nil, 0, call{}, false
+	}
+	if m.file.Machine() == elf.EM_AARCH64 {
+		c, ok = callBeforeARM64(b[:], at)
+		return m, p.bias, c, ok
 	}
 	if c, ok = callBefore(b[:], at); !ok || c.how != computed {
 		return m, p.bias, c, ok

@@ -109,6 +109,8 @@ type Image struct {
 	inside func(path string) (*os.File, error)
 
 	placed []*placed // sorted by start
+	// codeMask keeps the bits that an address in this process can have.
+	codeMask uint64
 
 	mu    sync.Mutex
 	named map[frameKey][]Frame // what expand has found before
@@ -134,6 +136,7 @@ func NewImage(maps remote.Mappings, open Opener, mem remote.Reader, cache *Cache
 	img := &Image{maps: maps, open: open, mem: mem, cache: cache, named: make(map[frameKey][]Frame), hosted: make(map[remote.Addr]bool)}
 	byFile := make(map[cacheKey]*placed)
 	for _, m := range maps {
+		img.codeMask |= addressBits(m.End)
 		vdso := m.Path == "[vdso]"
 		if inNoFile(&m) && !vdso {
 			continue
@@ -231,13 +234,12 @@ func (img *Image) loaded(p *placed) (*objfile.File, error) {
 
 // bias compares where a mapping is with where its segment was linked.
 func bias(f *objfile.File, m remote.Mapping) (uint64, error) {
-	const page = 4096
+	const page = 64 << 10 // the largest there is
 	for _, l := range f.Loads() {
-		from := l.Offset &^ (page - 1)
-		if !l.Exec || m.Offset < from || m.Offset >= l.Offset+l.Filesz {
+		if !l.Exec || m.Offset < l.Offset&^(page-1) || m.Offset >= l.Offset+l.Filesz {
 			continue
 		}
-		linked := l.Vaddr&^(page-1) + (m.Offset - from)
+		linked := l.Vaddr + m.Offset - l.Offset
 		return uint64(m.Start) - linked, nil
 	}
 	return 0, fmt.Errorf("%s: %w: no executable segment for the mapping at %s", f.Name, objfile.ErrMalformed, m.Start)

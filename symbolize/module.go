@@ -1,6 +1,7 @@
 package symbolize
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"github.com/phpwhy/phpwhy/symbolize/cfi"
 	"github.com/phpwhy/phpwhy/symbolize/dwinfo"
 	"github.com/phpwhy/phpwhy/symbolize/objfile"
+	"github.com/phpwhy/phpwhy/symbolize/remote"
 	"github.com/phpwhy/phpwhy/symbolize/symname"
 )
 
@@ -71,6 +73,18 @@ func (m *Module) File() *objfile.File { return m.file }
 
 // BuildID is the module's build-id in hexadecimal, "" when there is none.
 func (m *Module) BuildID() string { return m.file.BuildID() }
+
+// Arch is the architecture the module is compiled for, "" for one that is not
+// known here.
+func (m *Module) Arch() remote.Arch {
+	switch m.file.Machine() {
+	case elf.EM_X86_64:
+		return remote.AMD64
+	case elf.EM_AARCH64:
+		return remote.ARM64
+	}
+	return ""
+}
 
 // row returns the call-frame row for a link-time address.
 func (m *Module) row(pc uint64) (*cfi.Row, error) {

@@ -21,8 +21,12 @@ import (
 // mappings reads /proc/PID/maps.
 func mappings(pid int) (remote.Mappings, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	return parse(string(b)), err
+}
+
+func parse(text string) remote.Mappings {
 	var out remote.Mappings
-	for line := range strings.Lines(string(b)) {
+	for line := range strings.Lines(text) {
 		var m remote.Mapping
 		var start, end uint64
 		var perms, dev string
@@ -34,7 +38,7 @@ func mappings(pid int) (remote.Mappings, error) {
 		m.Read, m.Write, m.Exec = perms[0] == 'r', perms[1] == 'w', perms[2] == 'x'
 		out = append(out, m)
 	}
-	return out, err
+	return out
 }
 
 func open(m remote.Mapping) (*os.File, error) { return os.Open(m.Path) }

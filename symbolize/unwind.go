@@ -69,18 +69,28 @@ func (img *Image) caller(cur *PhysicalFrame, mem remote.Reader) (next PhysicalFr
 			cur.Entry = remote.Addr(row.Low + p.bias)
 		}
 	}
+	if cur.Regs.Arch == remote.ARM64 {
+		return img.callerARM64(cur, row, rowErr, mem)
+	}
 	if row != nil {
-		return apply(cur, row, mem)
+		return img.apply(cur, row, mem)
 	}
 	return img.withoutCFI(cur, p, mem, rowErr)
 }
 
 // calleeSaved are the registers that keep their value in a callee about which
 // the table says nothing (System V ABI, AMD64: rbx, rbp, r12 to r15).
-var calleeSaved = [...]int{remote.RBX, remote.RBP, remote.R12, remote.R13, remote.R14, remote.R15}
+var calleeSaved = []int{remote.RBX, remote.RBP, remote.R12, remote.R13, remote.R14, remote.R15}
+
+func preserved(a remote.Arch) []int {
+	if a == remote.ARM64 {
+		return calleeSavedARM64
+	}
+	return calleeSaved
+}
 
 // apply computes the caller's registers by a row.
-func apply(cur *PhysicalFrame, row *cfi.Row, mem remote.Reader) (PhysicalFrame, bool, error) {
+func (img *Image) apply(cur *PhysicalFrame, row *cfi.Row, mem remote.Reader) (PhysicalFrame, bool, error) {
 	st := state{regs: &cur.Regs, mem: mem}
 	cfa, err := st.cfa(row)
 	if err != nil {
@@ -89,7 +99,7 @@ func apply(cur *PhysicalFrame, row *cfi.Row, mem remote.Reader) (PhysicalFrame, 
 	cur.CFA = cfa
 	next := PhysicalFrame{How: HowCFI, Exact: row.Signal}
 	next.Regs = remote.Regs{Arch: cur.Regs.Arch, TLS: cur.Regs.TLS}
-	for _, n := range calleeSaved {
+	for _, n := range preserved(cur.Regs.Arch) {
 		if v, ok := cur.Regs.Get(n); ok {
 			next.Regs.Set(n, v)
 		}
@@ -125,6 +135,17 @@ func apply(cur *PhysicalFrame, row *cfi.Row, mem remote.Reader) (PhysicalFrame, 
 	if err != nil {
 		return PhysicalFrame{}, false, fmt.Errorf("return address: %w", err)
 	}
+	inRegister := false
+	if cur.Regs.Arch == remote.ARM64 {
+		if !known {
+			return PhysicalFrame{}, false, fmt.Errorf("return address: %w", ErrNoLink)
+		}
+		// A function that calls none need not have a frame.
+		inRegister = rule.Kind == cfi.Unspecified || rule.Kind == cfi.SameValue
+		if row.RASigned {
+			ra &= img.codeMask
+		}
+	}
 	if !known || ra == 0 {
 		return PhysicalFrame{}, true, nil
 	}
@@ -132,7 +153,7 @@ func apply(cur *PhysicalFrame, row *cfi.Row, mem remote.Reader) (PhysicalFrame, 
 	next.Regs.SetPC(next.PC)
 	// A caller's frame lies above its callee's; only a signal may have
 	// switched to another stack.
-	if sp := cur.Regs.SP(); cfa <= sp && !row.Signal && len(row.CFAExpr) == 0 {
+	if sp := cur.Regs.SP(); cfa <= sp && !row.Signal && len(row.CFAExpr) == 0 && (cfa < sp || !inRegister) {
 		return PhysicalFrame{}, false, fmt.Errorf("%w: frame at %s, stack pointer %s", ErrNoProgress, cfa, sp)
 	}
 	return next, false, nil

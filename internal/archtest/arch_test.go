@@ -230,25 +230,53 @@ func readDoc(t *testing.T) string {
 	return string(b)
 }
 
+// architectures are those phpwhy compiles for; what a package imports on either
+// counts.
+var architectures = []string{"amd64", "arm64"}
+
 func goList(t *testing.T) []goPackage {
 	t.Helper()
-	var out []goPackage
-	dec := json.NewDecoder(strings.NewReader(run(t, "go", "list", "-json=ImportPath,GoFiles,Imports,TestImports,XTestImports", module+"/...")))
-	for {
-		var p goPackage
-		err := dec.Decode(&p)
-		if errors.Is(err, io.EOF) {
-			break
+	all := map[string]*goPackage{}
+	for _, arch := range architectures {
+		t.Setenv("GOARCH", arch)
+		dec := json.NewDecoder(strings.NewReader(run(t, "go", "list", "-json=ImportPath,GoFiles,Imports,TestImports,XTestImports", module+"/...")))
+		for {
+			var p goPackage
+			err := dec.Decode(&p)
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if all[p.ImportPath] == nil {
+				all[p.ImportPath] = &goPackage{ImportPath: p.ImportPath}
+			}
+			all[p.ImportPath].add(&p)
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		out = append(out, p)
 	}
-	if len(out) == 0 {
+	if len(all) == 0 {
 		t.Fatal("go list found no package")
 	}
+	var out []goPackage
+	for _, path := range slices.Sorted(maps.Keys(all)) {
+		out = append(out, *all[path])
+	}
 	return out
+}
+
+// add joins what go list says of one package on two architectures.
+func (p *goPackage) add(o *goPackage) {
+	p.GoFiles = union(p.GoFiles, o.GoFiles)
+	p.Imports = union(p.Imports, o.Imports)
+	p.TestImports = union(p.TestImports, o.TestImports)
+	p.XTestImports = union(p.XTestImports, o.XTestImports)
+}
+
+func union(a, b []string) []string {
+	out := slices.Concat(a, b)
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // required lists the modules that go.mod requires directly.

@@ -8,8 +8,12 @@ import (
 // engines are those that take part; `-engines` chooses among them.
 var engines = []string{"hwbp", "int3", probing}
 
-// probing is the engine that traces nothing.
-const probing = "uprobe"
+// probing is the engine that traces nothing. To take a breakpoint out the kernel
+// waits for all processors, some 0.1 s each on an idle host.
+const (
+	probing     = "uprobe"
+	probingSlow = 3
+)
 
 // event is what happens to phpwhy or to the worker in a round.
 type event struct {

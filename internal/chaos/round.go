@@ -198,7 +198,11 @@ func (r *round) check(ctx context.Context) {
 		differ, err := textDiffers(r.w.pid)
 		return err == nil && differ == 0 && !traced(r.w.pid) && standing(r.w.pid) == r.event.stopped && len(running(r.exe)) == 0
 	}
-	_ = until(ctx, r.settle, clean)
+	settle := r.settle
+	if o.engine == probing {
+		settle *= probingSlow
+	}
+	_ = until(ctx, settle, clean)
 	for _, pid := range running(r.exe) {
 		o.stray++
 		o.note("phpwhy %d stays: %s", pid, status(pid, "State"))

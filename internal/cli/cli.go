@@ -19,6 +19,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/phpwhy/phpwhy/internal/perf"
 	"github.com/phpwhy/phpwhy/internal/proc"
 	"github.com/phpwhy/phpwhy/internal/ptrace"
 )
@@ -44,6 +45,9 @@ type streams struct {
 func Main(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
 	if ptrace.IsHelper(args) {
 		return ptrace.HelperMain(args)
+	}
+	if perf.IsHelper(args) {
+		return perf.HelperMain(args)
 	}
 	// The thread that has stopped a worker must never wait for its turn behind
 	// goroutines that unwind and inflate.

@@ -40,7 +40,7 @@ func exitCode(err error) int {
 	case errors.As(err, &usage), errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist) && !errors.Is(err, proc.ErrNoProcess):
 		return exitUsage
 	case errors.Is(err, proc.ErrPermission), errors.Is(err, ptrace.ErrTraced), errors.Is(err, ptrace.ErrUnsupported),
-		errors.Is(err, perf.ErrNoUprobes), errors.Is(err, perf.ErrNoProgram):
+		errors.Is(err, perf.ErrNoUprobes), errors.Is(err, perf.ErrArch), errors.Is(err, perf.ErrNoProgram):
 		return exitForbidden
 	case errors.Is(err, proc.ErrNoProcess), errors.Is(err, proc.ErrZombie), errors.Is(err, proc.ErrKernelThread),
 		errors.Is(err, zend.ErrNotPHP), errors.Is(err, zend.ErrNoSymbols), errors.Is(err, zend.ErrNoVersion), errors.Is(err, zend.ErrLayout),

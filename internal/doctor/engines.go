@@ -130,6 +130,8 @@ func (f *facts) explain(name string, err error) (why, remedy string) {
 			return "ptrace is refused, even on a process of our own", pe.Advice
 		}
 		return "ptrace is refused, even on a process of our own", f.Advice()
+	case errors.Is(err, perf.ErrArch):
+		return perf.ErrArch.Error(), "take hwbp or int3"
 	case errors.Is(err, perf.ErrNoUprobes) && !errors.Is(err, syscall.ENOSYS):
 		return "the kernel offers no uprobe events", "needs Linux 5.8 with CONFIG_UPROBE_EVENTS and CONFIG_BPF_EVENTS, and /sys mounted"
 	case errors.Is(err, syscall.ENOSYS):

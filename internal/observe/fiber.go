@@ -46,7 +46,7 @@ func (s *session) resumers(w symbolize.Walk, snap *target.Snapshot, r remote.Rea
 		if left, ok := f.High.Distance(sp); !ok || left > fiberBottom {
 			return w
 		}
-		regs, ok := zend.SavedRegs(r, f.Resumer, isCode)
+		regs, ok := zend.SavedRegs(r, snap.Regs.Arch, f.Resumer, isCode)
 		if !ok {
 			return w
 		}

@@ -4,6 +4,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/phpwhy/phpwhy/internal/perf"
 	"github.com/phpwhy/phpwhy/internal/ptrace"
 )
 
@@ -11,6 +12,9 @@ import (
 func TestMain(m *testing.M) {
 	if ptrace.IsHelper(os.Args[1:]) {
 		os.Exit(ptrace.HelperMain(os.Args[1:]))
+	}
+	if perf.IsHelper(os.Args[1:]) {
+		os.Exit(perf.HelperMain(os.Args[1:]))
 	}
 	os.Exit(m.Run())
 }

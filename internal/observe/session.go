@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -135,6 +136,7 @@ func (s *session) openZend() (*zend.Runtime, error) {
 			return m.Runtime(sym.Value), sym.Size, true
 		},
 		Rodata: func() ([]byte, error) { return m.File().Section(".rodata") },
+		Arch:   m.Arch(),
 	}
 	if d, _ := m.DWARF(); d != nil {
 		if s.types == nil {
@@ -372,7 +374,7 @@ func (s *session) rehearse() *target.Snapshot {
 	snap := target.NewSnapshot(s.live.Mem)
 	for i := range s.live.Maps {
 		if m := &s.live.Maps[i]; m.Path == "[stack]" {
-			snap.Regs.Arch = remote.AMD64
+			snap.Regs.Arch = remote.Arch(runtime.GOARCH)
 			snap.Regs.SetSP(max(m.Start, m.End-firstStack) + 4096)
 		}
 	}

@@ -66,6 +66,11 @@ func (s *session) probe(ctx context.Context, o ptrace.Options) (res ptrace.Resul
 	// Reading debug information takes longer than all the rest; what is copied
 	// meanwhile would be lost.
 	s.warmNames()
+	guard, err := perf.StartGuard(p.po.Points)
+	if err != nil {
+		return p.res, err
+	}
+	defer guard.Dismiss()
 	if err := p.open(); err != nil {
 		return p.res, err
 	}

@@ -6,7 +6,8 @@
 // Contract: a Sample is one instant. Registers, the stack, and the list that
 // Follow describes were all copied before the thread ran its next instruction.
 // What did not fit in the rings is counted. When this process dies, however
-// suddenly, the kernel takes the probes out with its file descriptors.
+// suddenly, the kernel takes the probes out with its file descriptors, and a
+// Guard what the kernel forgets.
 //
 // Hazard: a uprobe is a breakpoint byte in a private copy of the page, which
 // only the kernel sees and removes; a thread that hits it pays for a trap. The

@@ -13,6 +13,8 @@ import (
 // proc.ErrPermission.
 var (
 	ErrNoUprobes = errors.New("this kernel has no uprobe events")
+	// ErrArch: only the registers of x86-64 are read.
+	ErrArch      = errors.New("uprobes are for x86-64 so far")
 	ErrNoProgram = errors.New("the kernel accepts no program that copies PHP's stack")
 )
 

@@ -91,6 +91,9 @@ func (s *Session) findType() error {
 
 // Open begins to watch. Until Resume is called nothing in the process has changed.
 func Open(o Options) (*Session, error) {
+	if runtime.GOARCH != "amd64" {
+		return nil, &Error{What: "set uprobes", Err: ErrArch, Advice: "take --engine hwbp or int3"}
+	}
 	if o.Stack == 0 {
 		o.Stack = DefaultStack
 	}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/phpwhy/phpwhy/internal/proc"
-	"github.com/phpwhy/phpwhy/internal/ptrace/x86"
 )
 
 // GuardArg is the hidden first argument with which this program runs itself as
@@ -198,7 +197,7 @@ const (
 func (u *undo) apply(mem *os.File) error {
 	e := &int3{bps: make([]Breakpoint, len(u.Sites)), page: u.Net.Page, armed: true}
 	for _, t := range u.Sites {
-		in, err := x86.Decode(t.Code)
+		in, err := decodeInsn(t.Code)
 		if err != nil {
 			return err
 		}

@@ -107,7 +107,7 @@ func start(t *testing.T, threads int, mode string, more ...string) *worker {
 // sleeps reports whether the fixture's main thread waits in pause(2).
 func sleeps(pid int) bool {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", pid))
-	return strings.HasPrefix(string(b), fmt.Sprint(unix.SYS_PAUSE, " "))
+	return strings.HasPrefix(string(b), fmt.Sprint(sysPause, " "))
 }
 
 // prepare makes the shared page and returns the command line.

@@ -10,16 +10,11 @@ import (
 	"github.com/phpwhy/phpwhy/internal/proc"
 )
 
-// maxHardware is the number of debug registers that hold an address (Intel SDM
-// vol. 3, 18.2.1). A debugger or another perf session may hold some of them.
-const maxHardware = 4
-
 const (
-	hwBreakpointX = 4       // HW_BREAKPOINT_X, uapi/linux/hw_breakpoint.h
-	trapBRKPT     = 1       // TRAP_BRKPT, uapi/asm-generic/siginfo.h
-	trapHWBKPT    = 4       // TRAP_HWBKPT
-	trapPerf      = 6       // TRAP_PERF
-	flagRF        = 1 << 16 // resume flag (Intel SDM vol. 3, 18.3.1.1)
+	hwBreakpointX = 4 // HW_BREAKPOINT_X, uapi/linux/hw_breakpoint.h
+	trapBRKPT     = 1 // TRAP_BRKPT, uapi/asm-generic/siginfo.h
+	trapHWBKPT    = 4 // TRAP_HWBKPT
+	trapPerf      = 6 // TRAP_PERF
 	// perfTrapAsync is TRAP_PERF_FLAG_ASYNC: SIGTRAP was blocked when the
 	// breakpoint was hit, so the thread has run on.
 	perfTrapAsync = 1
@@ -85,13 +80,7 @@ func (e *hwbp) protect() error {
 	return e.guard.brief(e.s.undo())
 }
 
-var hwbpHandler = []byte{
-	0x81, 0x8a, 0xb0, 0, 0, 0, 0, 0, 1, 0, // orl $0x10000,0xb0(%rdx)   uc_mcontext.gregs[REG_EFL]
-	0xc3, // ret
-}
-
-// layout is the net's page: a handler that sets the resume flag in the saved
-// registers, so that the instruction runs.
+// layout is the net's page.
 func (e *hwbp) layout(page uint64) (code []byte, handler, restorer uint64) {
 	code = make([]byte, netPageSize)
 	copy(code, hwbpHandler)
@@ -109,7 +98,7 @@ func (e *hwbp) addThread(t *tracee) error {
 			Sample:   1,
 			Bp_type:  hwBreakpointX,
 			Ext1:     uint64(bp.Addr),
-			Ext2:     8, // sizeof(long): the only length an execution breakpoint may have
+			Ext2:     breakLen,
 			Bits:     unix.PerfBitExcludeKernel | unix.PerfBitExcludeHv | perfBitRemoveOnExec | perfBitSigtrap,
 			Sig_data: uint64(i),
 		}
@@ -174,7 +163,7 @@ func (e *hwbp) disarm() error {
 	for _, t := range e.s.threads {
 		e.dropThread(t)
 	}
-	return errors.Join(e.s.cover(), e.s.unspread())
+	return errors.Join(e.finishSteps(), e.s.cover(), e.s.unspread())
 }
 
 func (e *hwbp) inMemory() bool       { return false }
@@ -198,6 +187,9 @@ func (e *hwbp) hit(t *tracee, r *userRegs) (int, error) {
 	if err := getSigInfo(t.tid, &e.si); err != nil {
 		return notOurs, err
 	}
+	if over, err := e.stepOver(t); over || err != nil {
+		return stale, err
+	}
 	signed := e.si.Code == trapPerf && e.si.PerfType == perfTypeBreakpoint && e.si.PerfData < uint64(len(e.bps))
 	e.bare = e.si.Code == trapBRKPT || e.si.Code == trapHWBKPT
 	if !signed && !e.bare {
@@ -208,23 +200,11 @@ func (e *hwbp) hit(t *tracee, r *userRegs) (int, error) {
 	}
 	if e.bare {
 		// A real INT1 would have left the program counter behind itself.
-		return slices.IndexFunc(e.bps, func(b Breakpoint) bool { return uint64(b.Addr) == r.Rip }), nil
+		return slices.IndexFunc(e.bps, func(b Breakpoint) bool { return uint64(b.Addr) == *pcOf(r) }), nil
 	}
 	bp := int(e.si.PerfData)
-	if e.si.PerfFlags&perfTrapAsync != 0 || r.Rip != uint64(e.bps[bp].Addr) {
+	if e.si.PerfFlags&perfTrapAsync != 0 || *pcOf(r) != uint64(e.bps[bp].Addr) {
 		return stale, nil
 	}
 	return bp, nil
 }
-
-// pass mostly has nothing to do: the kernel has set the resume flag, which lets
-// the instruction run once. After a bare exception that is left to be done.
-func (e *hwbp) pass(t *tracee, _ int, r *userRegs) error {
-	if !e.bare {
-		return nil
-	}
-	r.Eflags |= flagRF
-	return setRegs(t.tid, r)
-}
-
-func (e *hwbp) rewind(*tracee, *userRegs) error { return nil }

@@ -1,29 +1,23 @@
 package ptrace
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
-
-	"github.com/phpwhy/phpwhy/internal/ptrace/x86"
 )
 
+// Where things are in the net's page, in bytes. The handler is at its start.
 const (
-	// maxInt3 bounds the breakpoints to what the net's page holds.
-	maxInt3    = 64 // slots up to 3,584
-	int3Byte   = 0xcc
-	siKernel   = 0x80 // SI_KERNEL: int3 raises SIGTRAP with it on x86
-	slotSize   = 32   // an instruction of at most 15 bytes, a jump of 14, …
-	firstAt    = 31   // … and the byte that the breakpoint has replaced
-	tableAt    = 64   // in the net's page: entries of 16 bytes, ended by 0
-	slotsAt    = 1536
 	restorerAt = 48
+	tableAt    = 64 // entries of 16 bytes, ended by 0
 )
 
-// int3 is the engine that writes a breakpoint byte over the instruction.
+// int3 is the engine that writes a breakpoint instruction over a function's
+// first; the name is the one of x86.
 type int3 struct {
 	s     *session
 	bps   []Breakpoint
@@ -39,7 +33,7 @@ type int3 struct {
 // site is one breakpoint's place in the code.
 type site struct {
 	addr uint64
-	insn *x86.Insn
+	insn *insn
 	slot uint64
 }
 
@@ -65,17 +59,17 @@ func (e *int3) arm() error {
 		return cmp.Or(err, ErrOwnAction)
 	}
 	for _, bp := range e.bps {
-		var code [x86.MaxLen]byte
+		var code [maxInsn]byte
 		n, err := e.s.mem.ReadAt(code[:], int64(bp.Addr))
 		if n == 0 {
 			return fmt.Errorf("read the code of %s at %s: %w", bp.Name, bp.Addr, err)
 		}
-		if code[0] == int3Byte {
+		if bytes.HasPrefix(code[:n], breakCode) {
 			return fmt.Errorf("%s at %s: %w: there is a breakpoint already", bp.Name, bp.Addr, ErrTraced)
 		}
-		in, err := x86.Decode(code[:n])
+		in, err := decodeInsn(code[:n])
 		if err == nil {
-			_, err = in.Slot(0)
+			_, err = slotFor(in, uint64(bp.Addr))
 		}
 		if err != nil {
 			return fmt.Errorf("%s at %s: %w", bp.Name, bp.Addr, err)
@@ -101,29 +95,16 @@ func (e *int3) arm() error {
 func (e *int3) layout(page uint64) (code []byte, handler, restorer uint64) {
 	e.page = page
 	code = make([]byte, netPageSize)
-	copy(code, []byte{
-		0x48, 0x8b, 0x82, 0xa8, 0x00, 0x00, 0x00, // mov 0xa8(%rdx),%rax   uc_mcontext.gregs[REG_RIP]
-		0x48, 0x8d, 0x0d, tableAt - 14, 0x00, 0x00, 0x00, // lea table(%rip),%rcx
-		0x4c, 0x8b, 0x01, // loop: mov (%rcx),%r8
-		0x4d, 0x85, 0xc0, // test %r8,%r8
-		0x74, 0x16, // je done
-		0x49, 0x39, 0xc0, // cmp %rax,%r8
-		0x74, 0x06, // je found
-		0x48, 0x83, 0xc1, 0x10, // add $16,%rcx
-		0xeb, 0xed, // jmp loop
-		0x4c, 0x8b, 0x41, 0x08, // found: mov 8(%rcx),%r8
-		0x4c, 0x89, 0x82, 0xa8, 0x00, 0x00, 0x00, // mov %r8,0xa8(%rdx)
-		0xc3, // done: ret
-	})
+	copy(code, lookupHandler)
 	copy(code[restorerAt:], sigreturn)
 	for i := range e.at {
 		t := &e.at[i]
 		t.slot = page + slotsAt + uint64(i)*slotSize
-		binary.LittleEndian.PutUint64(code[tableAt+i*16:], t.addr+1)
+		binary.LittleEndian.PutUint64(code[tableAt+i*16:], t.addr+breakAfter)
 		binary.LittleEndian.PutUint64(code[tableAt+i*16+8:], t.slot)
-		slot, _ := t.insn.Slot(t.addr + uint64(t.insn.Len)) // checked by arm
+		slot, _ := slotFor(t.insn, t.addr) // checked by arm
 		copy(code[slotsAt+i*slotSize:], slot)
-		code[slotsAt+i*slotSize+firstAt] = t.insn.Bytes()[0]
+		copy(code[slotsAt+i*slotSize+firstAt:], t.insn.Bytes()[:len(breakCode)])
 	}
 	return code, page, page + restorerAt
 }
@@ -140,9 +121,9 @@ func (e *int3) undo() undo {
 func (e *int3) write(mem *os.File, set bool) error {
 	var errs error
 	for _, t := range e.at {
-		b := []byte{int3Byte}
+		b := breakCode
 		if !set {
-			b[0] = t.insn.Bytes()[0]
+			b = t.insn.Bytes()[:len(breakCode)]
 		}
 		if _, err := mem.WriteAt(b, int64(t.addr)); err != nil {
 			errs = errors.Join(errs, fmt.Errorf("write the code at %#x: %w", t.addr, err))
@@ -151,13 +132,11 @@ func (e *int3) write(mem *os.File, set bool) error {
 	return errs
 }
 
-func (e *int3) pause() error { return e.write(e.s.mem, false) }
+func (e *int3) pause() error { return e.patch(false) }
 
-// unpause writes single bytes, which other processors fetch whole (Intel SDM
-// vol. 3, 9.1.3), so threads may run meanwhile.
 func (e *int3) unpause() error {
 	e.armed = true
-	return e.write(e.s.mem, true)
+	return e.patch(true)
 }
 
 func (e *int3) disarm() error {
@@ -197,7 +176,7 @@ func (e *int3) leave(t *tracee) error {
 		if err := getRegs(t.tid, &r); err != nil {
 			return err
 		}
-		if r.Rip < e.page || r.Rip >= e.page+tableAt {
+		if pc := *pcOf(&r); pc < e.page || pc >= e.page+tableAt {
 			break
 		}
 		if err := step(t.tid, sig); err != nil {
@@ -210,12 +189,12 @@ func (e *int3) leave(t *tracee) error {
 		sig = ev.unblockable()
 	}
 	if e.slotsInUse() {
-		if err := e.leaveFrames(t, r.Rsp); err != nil {
+		if err := e.leaveFrames(t, stackOf(&r)); err != nil {
 			return err
 		}
 	}
-	was := r.Rip
-	if e.original(&r); r.Rip == was {
+	was := *pcOf(&r)
+	if e.original(&r); *pcOf(&r) == was {
 		return nil
 	}
 	return setRegs(t.tid, &r)
@@ -246,14 +225,15 @@ func (e *int3) leaveFrames(t *tracee, sp uint64) error {
 			return err
 		}
 		for i := 0; i+8 <= n; i += 8 {
-			r := userRegs{Rip: binary.LittleEndian.Uint64(buf[i:])}
-			if r.Rip < e.page+slotsAt || r.Rip >= e.page+netPageSize {
+			var r userRegs
+			pc := pcOf(&r)
+			if *pc = binary.LittleEndian.Uint64(buf[i:]); *pc < e.page+slotsAt || *pc >= e.page+netPageSize {
 				continue
 			}
-			if e.original(&r); r.Rip >= e.page && r.Rip < e.page+netPageSize {
+			if e.original(&r); *pc >= e.page && *pc < e.page+netPageSize {
 				continue
 			}
-			if _, err := e.s.mem.WriteAt(binary.LittleEndian.AppendUint64(nil, r.Rip), int64(at)+int64(i)); err != nil {
+			if _, err := e.s.mem.WriteAt(binary.LittleEndian.AppendUint64(nil, *pc), int64(at)+int64(i)); err != nil {
 				return err
 			}
 		}
@@ -261,16 +241,14 @@ func (e *int3) leaveFrames(t *tracee, sp uint64) error {
 	return nil
 }
 
-// original translates a program counter in a slot: on the copy to the
-// instruction itself, on the jump to the one after.
+// original translates a program counter in a slot to where the thread would be
+// without one.
 func (e *int3) original(r *userRegs) {
 	for i := range e.at {
 		t := &e.at[i]
-		switch r.Rip {
-		case t.slot:
-			r.Rip = t.addr
-		case t.slot + uint64(t.insn.Len):
-			r.Rip = t.addr + uint64(t.insn.Len)
+		if pc := *pcOf(r); pc >= t.slot && pc < t.slot+slotSize {
+			*pcOf(r) = unslot(t.insn, t.addr, pc-t.slot)
+			return
 		}
 	}
 }
@@ -294,15 +272,15 @@ func (e *int3) hit(t *tracee, r *userRegs) (int, error) {
 	if err := getSigInfo(t.tid, &e.si); err != nil {
 		return notOurs, err
 	}
-	if e.si.Code != siKernel {
+	if e.si.Code != breakSI {
 		return notOurs, nil
 	}
 	if err := getRegs(t.tid, r); err != nil {
 		return notOurs, err
 	}
 	for i := range e.at {
-		if e.at[i].addr+1 == r.Rip {
-			r.Rip--
+		if e.at[i].addr+breakAfter == *pcOf(r) {
+			*pcOf(r) = e.at[i].addr
 			return i, nil
 		}
 	}
@@ -312,15 +290,15 @@ func (e *int3) hit(t *tracee, r *userRegs) (int, error) {
 func (e *int3) pass(t *tracee, bp int, r *userRegs) error {
 	in := &e.at[bp]
 	if !in.insn.Emulated() {
-		r.Rip = in.slot
+		*pcOf(r) = in.slot
 		return setRegs(t.tid, r)
 	}
-	err := in.insn.Emulate(r, func(at, v uint64) error {
+	err := emulate(in.insn, r, func(at, v uint64) error {
 		return poke(t.tid, at, v)
 	})
 	if err != nil {
 		// The stack can't be written: let the instruction itself say so.
-		r.Rip = in.slot
+		*pcOf(r) = in.slot
 	}
 	return setRegs(t.tid, r)
 }

@@ -3,8 +3,6 @@ package ptrace
 import (
 	"bytes"
 	"encoding/binary"
-
-	"github.com/phpwhy/phpwhy/internal/ptrace/x86"
 )
 
 // A tracer that was killed leaves its net in the worker, where it does no harm
@@ -80,18 +78,19 @@ func (s *session) sites(page uint64, code []byte) []site {
 	var out []site
 	le := binary.LittleEndian
 	for at := tableAt; at+16 <= slotsAt; at += 16 {
-		addr, slot := le.Uint64(code[at:])-1, le.Uint64(code[at+8:])
-		if addr == ^uint64(0) || slot < page+slotsAt || slot > page+netPageSize-slotSize {
+		after, slot := le.Uint64(code[at:]), le.Uint64(code[at+8:])
+		if after == 0 || slot < page+slotsAt || slot > page+netPageSize-slotSize {
 			break
 		}
-		var insn [x86.MaxLen]byte
+		var insn [maxInsn]byte
+		addr := after - breakAfter
 		n, _ := s.mem.ReadAt(insn[:], int64(addr))
-		first := code[slot-page+firstAt]
-		if n == 0 || insn[0] != int3Byte && insn[0] != first {
+		first := code[slot-page+firstAt:][:len(breakCode)]
+		if !bytes.HasPrefix(insn[:n], breakCode) && !bytes.HasPrefix(insn[:n], first) {
 			continue // other code by now; with first in its place a guard has been here
 		}
-		insn[0] = first
-		if in, err := x86.Decode(insn[:n]); err == nil {
+		copy(insn[:], first)
+		if in, err := decodeInsn(insn[:n]); err == nil {
 			out = append(out, site{addr: addr, insn: in, slot: slot})
 		}
 	}
@@ -108,8 +107,8 @@ func (e *int3) fetch(t *tracee) error {
 	}
 	if trapPending(t.tid) {
 		for i := range e.at {
-			if e.at[i].addr+1 == r.Rip {
-				r.Rip--
+			if pc := pcOf(&r); e.at[i].addr+breakAfter == *pc {
+				*pc = e.at[i].addr
 				return setRegs(t.tid, &r)
 			}
 		}

@@ -34,9 +34,6 @@ import (
 // guard removes int3's. An action other than the default is the worker's own;
 // hwbp leaves it alone, int3 is refused.
 
-// sigreturn is the way back from a handler: mov $SYS_rt_sigreturn,%eax; syscall.
-var sigreturn = []byte{0xb8, 15, 0, 0, 0, 0x0f, 0x05}
-
 // sigaction is struct sigaction as the kernel keeps it.
 type sigaction struct {
 	Handler, Flags, Restorer, Mask uint64

@@ -9,6 +9,12 @@ import (
 // userRegs are the general registers as NT_PRSTATUS holds them.
 type userRegs = unix.PtraceRegs
 
+func getRegs(tid int, r *userRegs) error { return regSet(unix.PTRACE_GETREGSET, tid, ntPRSTATUS, r) }
+func setRegs(tid int, r *userRegs) error { return regSet(unix.PTRACE_SETREGSET, tid, ntPRSTATUS, r) }
+
+func pcOf(r *userRegs) *uint64   { return &r.Rip }
+func stackOf(r *userRegs) uint64 { return r.Rsp }
+
 // convert copies the registers into DWARF order.
 func convert(u *userRegs, r *remote.Regs) {
 	r.Arch = remote.AMD64

@@ -28,12 +28,14 @@ const (
 // tracee is one thread of the target, or a vfork child that borrows its memory.
 type tracee struct {
 	tid     int
-	stopped bool  // stands still and is ours to resume
-	group   bool  // … in a group stop: resumed by PTRACE_LISTEN
-	sample  bool  // an interrupt for a sample is under way
-	child   bool  // not a thread of the target
-	born    int   // the event that told of it, until its first stop; then 0
-	fds     []int // perf events of this thread
+	stopped bool // stands still and is ours to resume
+	group   bool // … in a group stop: resumed by PTRACE_LISTEN
+	sample  bool // an interrupt for a sample is under way
+	// stepFrom is the address from which hwbp_arm64.go has it resumed by a step.
+	stepFrom uint64
+	child    bool  // not a thread of the target
+	born     int   // the event that told of it, until its first stop; then 0
+	fds      []int // perf events of this thread
 	// exposed is the mask of a thread that blocked SIGTRAP, and does again when
 	// it is let go; 0 for others.
 	exposed uint64
@@ -138,6 +140,8 @@ func (s *session) resume(t *tracee, sig int) error {
 		err = listen(t.tid)
 	case s.perCall && !t.child:
 		err = toSyscall(t.tid, sig)
+	case t.stepFrom != 0:
+		err = stepOn(t, sig)
 	default:
 		err = cont(t.tid, sig)
 	}

@@ -10,6 +10,9 @@ import (
 // siginfo, and behind it the floating-point state (arch/x86/include/asm/
 // sigframe.h, uapi/asm/sigcontext.h, uapi/asm-generic/ucontext.h).
 const (
+	// ntX86XState is NT_X86_XSTATE of elf.h: the floating-point and vector registers.
+	ntX86XState = 0x202
+
 	framePretcode = 0
 	frameFlags    = 8  // uc_flags
 	frameAltstack = 24 // uc_stack: sp, flags, size
@@ -139,7 +142,7 @@ func restarted(r *userRegs) userRegs {
 // has them: an XSAVE image with the kernel's marks.
 func fpState(tid int) ([]byte, error) {
 	buf := make([]byte, 16<<10)
-	n, err := getXState(tid, buf)
+	n, err := readSet(tid, ntX86XState, buf)
 	if err != nil {
 		return nil, err
 	}

@@ -261,13 +261,13 @@ func entryPoint(pid int) (uint64, error) {
 }
 
 // runTo lets the only thread of a new program run to an address, by a
-// breakpoint byte that is removed again. It ends in an event stop.
+// breakpoint instruction that is removed again. It ends in an event stop.
 func (s *session) runTo(t *tracee, addr uint64) error {
-	var old [1]byte
-	if _, err := s.mem.ReadAt(old[:], int64(addr)); err != nil {
+	old := make([]byte, len(breakCode))
+	if _, err := s.mem.ReadAt(old, int64(addr)); err != nil {
 		return fmt.Errorf("read the entry point: %w", err)
 	}
-	if _, err := s.mem.WriteAt([]byte{int3Byte}, int64(addr)); err != nil {
+	if _, err := s.mem.WriteAt(breakCode, int64(addr)); err != nil {
 		return fmt.Errorf("set a breakpoint at the entry point: %w", err)
 	}
 	for range maxDetours {
@@ -296,11 +296,11 @@ func (s *session) runTo(t *tracee, addr uint64) error {
 		if err := getRegs(t.tid, &r); err != nil {
 			return err
 		}
-		if r.Rip != addr+1 {
+		if *pcOf(&r) != addr+breakAfter {
 			continue
 		}
-		r.Rip = addr
-		_, err := s.mem.WriteAt(old[:], int64(addr))
+		*pcOf(&r) = addr
+		_, err := s.mem.WriteAt(old, int64(addr))
 		return errors.Join(err, setRegs(t.tid, &r), s.toEventStop(t))
 	}
 	return ErrNotStopping

@@ -42,15 +42,13 @@ func getEventMsg(tid int) (int, error) {
 	return int(msg), nil
 }
 
-// regSet is NT_PRSTATUS of elf.h: the general registers.
+// ntPRSTATUS is NT_PRSTATUS of elf.h: the set of general registers.
 const ntPRSTATUS = 1
 
-func getRegs(tid int, r *unix.PtraceRegs) error { return regSet(unix.PTRACE_GETREGSET, tid, r) }
-func setRegs(tid int, r *unix.PtraceRegs) error { return regSet(unix.PTRACE_SETREGSET, tid, r) }
-
-func regSet(req, tid int, r *unix.PtraceRegs) error {
+// regSet reads or writes one of a thread's register sets.
+func regSet[T any](req, tid int, set uintptr, r *T) error {
 	iov := unix.Iovec{Base: (*byte)(unsafe.Pointer(r)), Len: uint64(unsafe.Sizeof(*r))}
-	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, uintptr(req), uintptr(tid), ntPRSTATUS, uintptr(unsafe.Pointer(&iov)), 0, 0)
+	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, uintptr(req), uintptr(tid), set, uintptr(unsafe.Pointer(&iov)), 0, 0)
 	runtime.KeepAlive(r)
 	if e != 0 {
 		return e
@@ -85,13 +83,10 @@ func enteredCall(tid int) (uint64, bool, error) {
 	return in.Nr, in.Op == syscallInfoEntry && in.Arch == auditArch, nil
 }
 
-// ntX86XState is NT_X86_XSTATE of elf.h: the floating-point and vector registers.
-const ntX86XState = 0x202
-
-// getXState fills b with the XSAVE image and returns its size.
-func getXState(tid int, b []byte) (int, error) {
+// readSet fills b with one of a thread's register sets and returns its size.
+func readSet(tid int, set uintptr, b []byte) (int, error) {
 	iov := unix.Iovec{Base: &b[0], Len: uint64(len(b))}
-	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_GETREGSET, uintptr(tid), ntX86XState, uintptr(unsafe.Pointer(&iov)), 0, 0)
+	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_GETREGSET, uintptr(tid), set, uintptr(unsafe.Pointer(&iov)), 0, 0)
 	runtime.KeepAlive(b)
 	if e != 0 {
 		return 0, e

@@ -174,7 +174,7 @@ func (j *joiner) runsNothing(n *NativeFrame) bool {
 	if !j.trusted || n.Regs == nil || j.topCall == nil {
 		return false
 	}
-	ed, ok := n.Regs.Get(remote.R14)
+	ed, ok := frameReg(n.Regs)
 	if !ok {
 		return false
 	}
@@ -233,7 +233,7 @@ func (j *joiner) hidesExecutor(n, outer *NativeFrame) bool {
 	if !holds(n.Regs, p.ExecuteData) || outer.Regs == nil || holds(outer.Regs, p.ExecuteData) || p.LineAt == nil {
 		return false
 	}
-	opline, ok := n.Regs.Get(remote.R15)
+	opline, ok := oplineReg(n.Regs)
 	if !ok {
 		return false
 	}
@@ -241,10 +241,33 @@ func (j *joiner) hidesExecutor(n, outer *NativeFrame) bool {
 	return ok
 }
 
+// frameReg and oplineReg read the registers in which the interpreter keeps its
+// frame and the current opline (Zend/zend_execute.c, ZEND_VM_FP_GLOBAL_REG and
+// ZEND_VM_IP_GLOBAL_REG).
+func frameReg(r *remote.Regs) (uint64, bool) {
+	switch r.Arch {
+	case remote.AMD64:
+		return r.Get(remote.R14)
+	case remote.ARM64:
+		return r.Get(27)
+	}
+	return 0, false
+}
+
+func oplineReg(r *remote.Regs) (uint64, bool) {
+	switch r.Arch {
+	case remote.AMD64:
+		return r.Get(remote.R15)
+	case remote.ARM64:
+		return r.Get(28)
+	}
+	return 0, false
+}
+
 // holds reports whether the interpreter's frame register is ed.
 func holds(r *remote.Regs, ed remote.Addr) bool {
-	v, ok := r.Get(remote.R14)
-	return ok && r.Arch == remote.AMD64 && remote.Addr(v) == ed
+	v, ok := frameReg(r)
+	return ok && remote.Addr(v) == ed
 }
 
 // executed places the PHP frames that one execute_ex runs: up to and
@@ -290,18 +313,17 @@ func (j *joiner) executed(n *NativeFrame) {
 
 // exactLine takes the current opline from the register that the interpreter
 // keeps it in. execute_data->opline is only written where something may look
-// at it, so it is stale in the middle of a line (Zend/zend_execute.c,
-// ZEND_VM_FP_GLOBAL_REG and ZEND_VM_IP_GLOBAL_REG: r14 and r15 on x86-64).
+// at it, so it is stale in the middle of a line.
 func (j *joiner) exactLine(p *PHPFrame, n *NativeFrame) {
 	if n.Regs == nil || p.LineAt == nil || !holds(n.Regs, p.ExecuteData) {
 		return
 	}
-	opline, ok := n.Regs.Get(remote.R15)
+	opline, ok := oplineReg(n.Regs)
 	if !ok {
 		return
 	}
 	line, opcode, ok := p.LineAt(remote.Addr(opline))
-	if n.How == leftByJump {
+	if n.How == leftByJump || n.Module == generated {
 		// JIT code stores the opline before what may look at it, such as an
 		// internal function, and keeps it nowhere in between; r15 is used for
 		// other things. What it last stored is the best there is.

@@ -142,12 +142,16 @@ func TestJoinTakesTheLineFromTheOplineRegister(t *testing.T) {
 		r.Set(remote.R15, r15)
 		return r
 	}
+	onARM64 := &remote.Regs{Arch: remote.ARM64}
+	onARM64.Set(27, uint64(ed))
+	onARM64.Set(28, 0x520)
 	for _, tt := range []struct {
 		name   string
 		regs   *remote.Regs
 		want   int
 		opcode string
 	}{
+		{"both registers fit, on arm64", onARM64, 6, "ZEND_ASSIGN_OP"},
 		{"both registers fit", regs(uint64(ed), 0x520), 6, "ZEND_ASSIGN_OP"},
 		{"the opline belongs to another function", regs(uint64(ed), 0x900), 3, ""},
 		{"the register belongs to another frame", regs(0x8000, 0x520), 3, ""},
@@ -164,6 +168,26 @@ func TestJoinTakesTheLineFromTheOplineRegister(t *testing.T) {
 				t.Errorf("line %d, opcode %q; want %d, %q", got.Line, got.Opcode, tt.want, tt.opcode)
 			}
 		})
+	}
+}
+
+// On arm64 the unwinder leaves JIT code without an execute_ex behind it: the
+// registers tell whose frame it runs in, but not the opline.
+func TestJoinDoubtsTheOplineRegisterInGeneratedCode(t *testing.T) {
+	const ed = remote.Addr(0x7000)
+	f := top("f", 3)
+	f.ExecuteData, f.LineAt = ed, func(remote.Addr) (int, string, bool) { return 6, "ZEND_ASSIGN_OP", true }
+	regs := func(x27 uint64) *remote.Regs {
+		r := &remote.Regs{Arch: remote.ARM64}
+		r.Set(27, x27)
+		r.Set(28, 0x520)
+		return r
+	}
+	jit, outer := native(""), native("zend_execute")
+	jit.Module, jit.Regs, outer.Regs = generated, regs(uint64(ed)), regs(1)
+	got := Join(Input{Native: []NativeFrame{jit, outer}, NativeEnd: Root, PHP: []PHPFrame{f}})
+	if got.Frames[1].Line != 3 || got.Error == "" {
+		t.Errorf("line %d, %v: want the stored line, in doubt", got.Frames[1].Line, got.Error)
 	}
 }
 

@@ -115,7 +115,7 @@ func (th *Thread) gcGlobals(r remote.Reader) (remote.Addr, error) {
 // evaluate follows one of the engine's functions, as this thread would run it.
 func (th *Thread) evaluate(r remote.Reader, name string) (*machine, bool) {
 	at, size, ok := th.rt.symbol(name)
-	if !ok {
+	if !ok || !th.rt.readsCode() {
 		return nil, false
 	}
 	if size == 0 || size > maxFetcher {
@@ -226,7 +226,7 @@ func (th *Thread) Allocator(r remote.Reader) (Allocator, error) {
 // is. Distributions patch the heap's end: their getter knows.
 func (th *Thread) customFunctions(r remote.Reader) uint64 {
 	at, size, ok := th.rt.symbol("zend_mm_get_custom_handlers")
-	if !ok || size == 0 || size > maxFetcher {
+	if !ok || size == 0 || size > maxFetcher || !th.rt.readsCode() {
 		return th.rt.Layout.Facts.HeapFunctions.Off
 	}
 	code := make([]byte, size)

@@ -69,10 +69,31 @@ var savedRegs = []int{remote.R12, remote.R13, remote.R14, remote.R15, remote.RBX
 // layout has a slot more since 8.2, and further ones with shadow stacks.
 var savedPC = []remote.Addr{0x38, 0x40, 0x48, 0x50}
 
+// On arm64 a context has d8 to d15, x19 to x30 and the program counter
+// (Zend/asm/jump_arm64_aapcs_elf_gas.S).
+const (
+	savedARM64, savedFirst = 0x40, 19 // where x19 is
+	savedPCARM64           = 0xa0
+	savedSizeARM64         = 0xb0
+)
+
 // SavedRegs reads the registers that a context will go on with. isCode tells
 // whether an address lies in the engine's code.
-func SavedRegs(r remote.Reader, context remote.Addr, isCode func(remote.Addr) bool) (remote.Regs, bool) {
-	regs := remote.Regs{Arch: remote.AMD64}
+func SavedRegs(r remote.Reader, arch remote.Arch, context remote.Addr, isCode func(remote.Addr) bool) (remote.Regs, bool) {
+	regs := remote.Regs{Arch: arch}
+	if arch == remote.ARM64 {
+		b := make([]byte, savedSizeARM64)
+		if err := remote.ReadFull(r, b, context); err != nil {
+			return regs, false
+		}
+		for n := savedFirst; n <= remote.ARM64LR; n++ {
+			regs.Set(n, binary.LittleEndian.Uint64(b[savedARM64+8*(n-savedFirst):]))
+		}
+		pc := remote.Addr(binary.LittleEndian.Uint64(b[savedPCARM64:]))
+		regs.SetPC(pc)
+		regs.SetSP(context + savedSizeARM64)
+		return regs, isCode(pc)
+	}
 	for _, at := range savedPC {
 		b := make([]byte, at+8)
 		if err := remote.ReadFull(r, b, context); err != nil {

@@ -31,7 +31,7 @@ type jitCode struct {
 // JITLine finds the line of the opline whose JIT code contains pc. call is set
 // when pc is a return address. sure is false when more than one line is possible.
 func (rt *Runtime) JITLine(r remote.Reader, f *Frame, pc remote.Addr, call bool) (line int, opcode string, sure, ok bool) {
-	if f.opcodes == 0 || f.last == 0 || f.Internal {
+	if f.opcodes == 0 || f.last == 0 || f.Internal || !rt.readsCode() {
 		return 0, "", false, false
 	}
 	c := jitCode{r: r, ops: f.opcodes, size: rt.Layout.OplineSize, last: f.last}

@@ -31,6 +31,9 @@ var (
 	// ErrThreadSafe: the engine is thread-safe (ZTS), and its threads' globals
 	// can't be found.
 	ErrThreadSafe = errors.New("this PHP is thread-safe (ZTS)")
+	// ErrArch: the engine's machine code would have to be followed, which is
+	// only done on x86-64.
+	ErrArch = errors.New("its machine code can't be read on this architecture")
 	// ErrNoVersion: there is a Zend engine, but nothing tells its version.
 	ErrNoVersion = errors.New("PHP's version can't be told")
 	// ErrLayout: what was read can't be PHP frames of that version's layout.
@@ -82,6 +85,8 @@ type Options struct {
 	Rodata func() ([]byte, error)
 	// Types reads DWARF, nil when there is none.
 	Types Types
+	// Arch is the module's architecture; empty is x86-64.
+	Arch remote.Arch
 }
 
 // Runtime is the Zend engine of one process.
@@ -92,6 +97,7 @@ type Runtime struct {
 	SAPI    string // cli, fpm-fcgi, apache2handler; "" when unknown
 	Layout  *Layout
 
+	arch    remote.Arch
 	lookup  func(name string) (remote.Addr, uint64, bool)
 	globals map[string]global
 	slots   []slot  // where threads keep their globals, with ZTS
@@ -106,7 +112,7 @@ var globalNames = []string{"executor_globals", "sapi_globals", "output_globals"}
 
 // Open recognises the engine: its version, its build and its layout.
 func Open(o Options, r remote.Reader) (*Runtime, error) {
-	rt := &Runtime{lookup: o.Lookup, globals: make(map[string]global)}
+	rt := &Runtime{arch: o.Arch, lookup: o.Lookup, globals: make(map[string]global)}
 	if _, _, ok := o.Lookup("executor_globals"); !ok {
 		_, _, offset := o.Lookup("executor_globals_offset")
 		_, _, id := o.Lookup("executor_globals_id")
@@ -131,6 +137,9 @@ func Open(o Options, r remote.Reader) (*Runtime, error) {
 		if _, ok := rt.globals["executor_globals"]; !ok {
 			return nil, fmt.Errorf("%w: it has not started", ErrThreadSafe)
 		}
+		if !rt.readsCode() {
+			return nil, fmt.Errorf("%w: %w", ErrThreadSafe, ErrArch)
+		}
 		if rt.slots, err = findSlots(o.Lookup, r); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrThreadSafe, err)
 		}
@@ -148,6 +157,9 @@ func Open(o Options, r remote.Reader) (*Runtime, error) {
 	}
 	return rt, nil
 }
+
+// readsCode reports whether the engine's machine code can be followed.
+func (rt *Runtime) readsCode() bool { return rt.arch == "" || rt.arch == remote.AMD64 }
 
 // symbol looks one up that is only wanted now and then.
 func (rt *Runtime) symbol(name string) (remote.Addr, uint64, bool) {

@@ -238,6 +238,28 @@ func TestRestoreReturnsToTheRuleOfTheCIE(t *testing.T) {
 	}
 }
 
+func TestReturnAddressesAreSignedBetweenTwoNegations(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		program []byte
+		want    bool
+	}{
+		{"never", []byte{cfaNop}, false},
+		{"since the first", []byte{cfaAARCH64NegateRA}, true},
+		{"till the second", []byte{cfaAARCH64NegateRA, cfaAARCH64NegateRA}, false},
+		{"by the form with a program counter", []byte{cfaAARCH64NegateRAPC}, true},
+		{"as remembered", []byte{cfaRememberState, cfaAARCH64NegateRA, cfaRestoreState}, false},
+		{"behind the address", []byte{cfaAdvanceLoc | 60, cfaAdvanceLoc | 60, cfaAARCH64NegateRA}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := machine{cie: &cie{codeAlign: 1, dataAlign: -8}, pc: 100, inFDE: true}
+			if err := m.run(tt.program); err != nil || m.row.RASigned != tt.want {
+				t.Errorf("%v, %v", m.row.RASigned, err)
+			}
+		})
+	}
+}
+
 // FuzzRow holds that no bytes make the decoder panic or run on, and that a
 // row that it returns locates the frame.
 func FuzzRow(f *testing.F) {

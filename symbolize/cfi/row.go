@@ -34,6 +34,7 @@ type Row struct {
 	CFAExpr   []byte
 	Regs      [MaxReg]Rule
 	RA        int  // the column that holds the return address
+	RASigned  bool // arm64: it carries a pointer authentication code
 	Signal    bool // a signal handler's caller: its pc is not a return address
 	Low, High uint64
 }
@@ -106,6 +107,7 @@ const (
 	cfaValOffset         = 0x14
 	cfaValOffsetSF       = 0x15
 	cfaValExpression     = 0x16
+	cfaAARCH64NegateRAPC = 0x2c // DWARF for the Arm 64-bit Architecture, 5.6
 	cfaAARCH64NegateRA   = 0x2d // also DW_CFA_GNU_window_save
 	cfaGNUArgsSize       = 0x2e
 	cfaGNUNegativeOffset = 0x2f
@@ -138,7 +140,9 @@ func (m *machine) step(op uint8, c *cursor) error {
 		return m.restore(low)
 	}
 	switch op {
-	case cfaNop, cfaAARCH64NegateRA:
+	case cfaNop:
+	case cfaAARCH64NegateRA, cfaAARCH64NegateRAPC:
+		m.row.RASigned = !m.row.RASigned
 	case cfaGNUArgsSize:
 		c.uleb()
 	case cfaSetLoc:

@@ -1,0 +1,6 @@
+package ptrace
+
+import "golang.org/x/sys/unix"
+
+// sysPause is the system call that libc's pause waits in.
+const sysPause = unix.SYS_PPOLL
