@@ -33,7 +33,6 @@ func setRegs(tid int, r *userRegs) error {
 }
 
 func pcOf(r *userRegs) *uint64   { return &r.PC }
-func stackOf(r *userRegs) uint64 { return r.SP }
 
 // convert copies the registers, whose DWARF order is the kernel's.
 func convert(u *userRegs, r *remote.Regs) {
