@@ -90,11 +90,13 @@ func (s *session) memoryOf(t *tracee) (*os.File, func(), error) {
 	return f, func() { _ = f.Close() }, nil
 }
 
-func (s *session) toEventStop(t *tracee) error {
+func (s *session) toEventStop(t *tracee) error { return s.eventStop(t, 0) }
+
+// eventStop delivers a signal, unless it is 0, and runs up to an event stop.
+func (s *session) eventStop(t *tracee, sig int) error {
 	if err := interrupt(t.tid); err != nil {
 		return err
 	}
-	sig := 0
 	for range maxInjectStops {
 		if err := cont(t.tid, sig); err != nil {
 			return err
@@ -103,10 +105,12 @@ func (s *session) toEventStop(t *tracee) error {
 		if err != nil {
 			return err
 		}
-		sig = ev.unblockable()
 		if ev.trace() == unix.PTRACE_EVENT_STOP {
 			t.group = ev.sig() != int(unix.SIGTRAP)
 			return nil
+		}
+		if sig = 0; ev.trace() == 0 && !ev.syscallStop() {
+			sig = ev.sig()
 		}
 	}
 	return ErrNotStopping

@@ -122,25 +122,30 @@ func (s *session) inject(t *tracee, c *call) (uint64, error) {
 	}
 	defer done()
 	var saved userRegs
-	if err := getRegs(t.tid, &saved); err != nil {
-		return fail(err)
-	}
-	mask, err := getSigMask(t.tid)
-	if err != nil {
-		return fail(err)
-	}
-	r, data, err := s.lay(t, mem, &saved, []call{*c})
-	if err != nil {
-		return fail(err)
-	}
-	var ret uint64
-	if resumes(mem, &saved) {
-		ret, err = s.replaceCall(t, &saved, &r)
-	} else {
-		ret, err = s.runCall(t, &r)
-	}
-	if err != nil && gone(err) {
-		return fail(err)
+	var mask, ret uint64
+	var data []uint64
+	for try, made := 0, false; !made; try++ {
+		if try == maxInjectStops {
+			return fail(ErrNotStopping)
+		}
+		if err := getRegs(t.tid, &saved); err != nil {
+			return fail(err)
+		}
+		if mask, err = getSigMask(t.tid); err != nil {
+			return fail(err)
+		}
+		var r userRegs
+		if r, data, err = s.lay(t, mem, &saved, []call{*c}); err != nil {
+			return fail(err)
+		}
+		if made = true; resumes(mem, &saved) {
+			ret, made, err = s.replaceCall(t, &saved, &r)
+		} else {
+			ret, err = s.runCall(t, &r)
+		}
+		if err != nil && (!made || gone(err)) {
+			return fail(err)
+		}
 	}
 	err = errors.Join(err, s.toEventStop(t))
 	// The mask first: until the registers are back the frame would restore it.
@@ -222,15 +227,12 @@ func (s *session) runCall(t *tracee, r *userRegs) (uint64, error) {
 
 // replaceCall lets the thread make its own call, and at the entry makes another
 // of it, that ends where r's would. It notes in saved by which number its own is
-// to be made again. A tracer killed on the way to the entry leaves the thread
-// with its signals blocked; from then on the frame of r's stack sees to that.
-func (s *session) replaceCall(t *tracee, saved, r *userRegs) (uint64, error) {
-	if err := setSigMask(t.tid, ^uint64(0)); err != nil {
-		return 0, err
-	}
-	now, err := s.callStop(t, saved.PC+svcLen)
-	if err != nil {
-		return 0, err
+// to be made again. When a signal comes first it is not made: the thread has
+// got the signal and stands in an event stop.
+func (s *session) replaceCall(t *tracee, saved, r *userRegs) (ret uint64, made bool, err error) {
+	now, in, err := s.enterCall(t, saved.PC+svcLen)
+	if err != nil || !in {
+		return 0, false, err
 	}
 	// Whoever dies between two of these has led the thread home, with its own
 	// call made, or none, or ours: never one with the other's arguments.
@@ -238,13 +240,46 @@ func (s *session) replaceCall(t *tracee, saved, r *userRegs) (uint64, error) {
 	home.PC, home.SP, home.X[30] = r.PC+svcLen, r.SP, r.X[30]
 	ours := *r
 	ours.PC = home.PC
-	err = errors.Join(setRegs(t.tid, &home), setCall(t.tid, noCall), setRegs(t.tid, &ours), setCall(t.tid, r.X[8]))
-	if err != nil {
-		return 0, err
+	for _, step := range []func() error{
+		func() error { return setRegs(t.tid, &home) },
+		func() error { return setSigMask(t.tid, ^uint64(0)) },
+		func() error { return setCall(t.tid, noCall) },
+		func() error { return setRegs(t.tid, &ours) },
+		func() error { return setCall(t.tid, r.X[8]) },
+	} {
+		if err := step(); err != nil {
+			return 0, true, err
+		}
 	}
 	end, err := s.callStop(t, home.PC)
 	saved.X[8] = now.X[8]
-	return end.X[0], err
+	return end.X[0], true, err
+}
+
+// enterCall runs up to the entry to the system call that the thread is about to
+// make, whose instruction ends at pc. Nothing is blocked meanwhile: a tracer
+// that is killed leaves the thread as it was.
+func (s *session) enterCall(t *tracee, pc uint64) (now userRegs, in bool, err error) {
+	if err := toSyscall(t.tid, 0); err != nil {
+		return now, false, err
+	}
+	ev, err := s.nextOf(t)
+	switch {
+	case err != nil:
+		return now, false, err
+	case ev.trace() == unix.PTRACE_EVENT_STOP:
+		t.group = ev.sig() != int(unix.SIGTRAP)
+		return now, false, nil
+	case !ev.syscallStop():
+		return now, false, s.eventStop(t, ev.sig())
+	}
+	if err := getRegs(t.tid, &now); err != nil {
+		return now, false, err
+	}
+	if now.PC != pc {
+		return now, false, s.eventStop(t, 0)
+	}
+	return now, true, nil
 }
 
 // noCall is the number that makes a call none.

@@ -73,17 +73,30 @@ static void once(void) {
 		usleep(pausing);
 }
 
+#ifdef __aarch64__
+#define TARGET
+#define WORDS 2
+#define KEEP(in, out) __asm__ volatile("ldr q2, [%0]\n ldr q9, [%0]\n ldr q31, [%0]\n" \
+			 "mov w9, #0x40000\n 1: subs w9, w9, #1\n b.ne 1b\n" \
+			 "str q2, [%1]\n str q9, [%1, #16]\n str q31, [%1, #32]\n" \
+			 : : "r"(in), "r"(out) : "x9", "v2", "v9", "v31", "cc", "memory")
+#else
+#define TARGET __attribute__((target("avx2")))
+#define WORDS 4
+#define KEEP(in, out) __asm__ volatile("vmovdqu (%0), %%ymm2\n vmovdqu (%0), %%ymm7\n vmovdqu (%0), %%ymm15\n" \
+			 "mov $300000, %%eax\n 1: dec %%eax\n jnz 1b\n" \
+			 "vmovdqu %%ymm2, (%1)\n vmovdqu %%ymm7, 32(%1)\n vmovdqu %%ymm15, 64(%1)\n" \
+			 : : "r"(in), "r"(out) : "rax", "xmm2", "xmm7", "xmm15", "cc", "memory")
+#endif
+
 /* hold keeps values in vector registers for some hundred microseconds, and
  * counts what comes out changed. */
-__attribute__((target("avx2"))) static void hold(void) {
+TARGET static void hold(void) {
 	static uint64_t v;
-	uint64_t in[4], out[3][4];
-	for (int i = 0; i < 4; i++)
+	uint64_t in[WORDS], out[3][WORDS];
+	for (int i = 0; i < WORDS; i++)
 		in[i] = ++v * 0x9e3779b97f4a7c15;
-	__asm__ volatile("vmovdqu (%0), %%ymm2\n vmovdqu (%0), %%ymm7\n vmovdqu (%0), %%ymm15\n"
-			 "mov $300000, %%eax\n 1: dec %%eax\n jnz 1b\n"
-			 "vmovdqu %%ymm2, (%1)\n vmovdqu %%ymm7, 32(%1)\n vmovdqu %%ymm15, 64(%1)\n"
-			 : : "r"(in), "r"(out) : "rax", "xmm2", "xmm7", "xmm15", "cc", "memory");
+	KEEP(in, out);
 	for (int i = 0; i < 3; i++)
 		if (memcmp(in, out[i], sizeof in))
 			__sync_fetch_and_add(&sh->bad, 1);
