@@ -386,7 +386,7 @@ Debian's package without symbols; the others were built with DWARF. "–" is a b
 
 What was found in scripts that work as they should (` + "`testdata/healthy`" + `), each without end. A finding of severity low says where
 the time goes, not that something is wrong; anything above that would be a false alarm. Programs that many use were
-watched for 3 s each, and their captures are tests (`+"`make captures ONLY=healthy`"+` records them anew): Debian's composer while it
+watched for 3 s each, and their captures are tests (` + "`make captures ONLY=healthy`" + ` records them anew): Debian's composer while it
 resolves versions and while it makes a class map, and Debian's phpunit at 40,000 tests. Nothing was found in them.
 
 `)
