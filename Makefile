@@ -1,6 +1,6 @@
 # Everything works on Debian 12 with Go, git and root; what is missing is
 # installed with apt-get.
-.PHONY: build demo test matrix containers captures lint bench chaos load generate clean help
+.PHONY: build demo test matrix containers captures lint bench chaos load endurance generate clean help
 
 build: ## bin/phpwhy
 	scripts/build
@@ -23,7 +23,7 @@ captures: build ## record what the built-in rules are tested with anew; ONLY=hea
 lint: ## golangci-lint, as .golangci.yml says
 	scripts/lint
 
-bench: build ## phpwhy against gdb, eu-stack and strace, as a Markdown table
+bench: build ## phpwhy against gdb, eu-stack, strace, bpftrace and a bare ptrace loop, as Markdown tables
 	scripts/bench
 
 chaos: build ## phpwhy killed, workers killed, forked and signalled at drawn moments: what became of them
@@ -31,6 +31,9 @@ chaos: build ## phpwhy killed, workers killed, forked and signalled at drawn mom
 
 load: build ## phpwhy on a php-fpm pool that serves requests: failed requests and latencies
 	scripts/load
+
+endurance: build ## phpwhy watch for ten minutes over workers that come and go: what it takes, what it finds
+	scripts/watch-endurance
 
 generate: ## the JSON Schemas of rules and the catalogue of the built-in ones
 	scripts/generate

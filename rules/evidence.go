@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"sort"
+	"strings"
 
 	"cel.dev/cel-go/cel"
 )
@@ -48,13 +49,45 @@ var evidence = map[string]struct {
 	"stack.php_depth":        {cel.IntType, "any stack with PHP frames"},
 	"stack.php_depth_growth": {cel.IntType, "attach takes several stacks; dump takes one"},
 	"stack.php_repeat":       {cel.IntType, "any stack with PHP frames"},
+	"stack.call":             {cel.StringType, "a stack whose innermost PHP function is an internal one"},
 	"stack.site_share":       {cel.DoubleType, "any stack with PHP frames"},
 
-	"fd.kind":          {cel.StringType, "not collected by this version"},
-	"fd.peer":          {cel.StringType, "not collected by this version"},
-	"fd.path":          {cel.StringType, "not collected by this version"},
-	"fd.held_by":       {cel.IntType, "not collected by this version"},
-	"lock.holder_pid":  {cel.IntType, "not collected by this version"},
+	"fd.kind":       {cel.StringType, "a thread in PHP code that waits for a file descriptor"},
+	"fd.path":       {cel.StringType, "a thread in PHP code that waits for a file"},
+	"fd.peer":       {cel.StringType, "a thread in PHP code that waits for a connected socket"},
+	"fd.local":      {cel.StringType, "a thread in PHP code that waits for a socket with an address"},
+	"fd.state":      {cel.StringType, "a thread in PHP code that waits for a socket"},
+	"fd.recv_queue": {cel.IntType, "a thread in PHP code that waits for a socket"},
+	"fd.send_queue": {cel.IntType, "a thread in PHP code that waits for a socket"},
+	"fd.quiet_s":    {cel.DoubleType, "a thread in PHP code that waits for a TCP connection, and Linux 5.6 or later"},
+
+	"wait.syscall":   {cel.StringType, "a thread in PHP code that is blocked in a system call, all the time from one sample to another"},
+	"wait.lasting_s": {cel.DoubleType, "attach takes several samples; dump takes one"},
+	"wait.for_s":     {cel.DoubleType, "attach takes several samples; dump knows it of a TCP connection"},
+	"wait.timeout_s": {cel.DoubleType, "a system call that has a time limit or could have one"},
+	"wait.fd":        {cel.IntType, "a thread in PHP code that waits for a file descriptor"},
+	"wait.on":        {cel.StringType, "a thread in PHP code that waits for a file descriptor"},
+	"wait.fds":       {cel.IntType, "a thread in PHP code that waits for file descriptors"},
+
+	"fd.held_by":        {cel.IntType, howHeld},
+	"fd.holder":         {cel.StringType, howHeld},
+	"fd.held_by_parent": {cel.BoolType, howHeld},
+
+	"lock.kind":             {cel.StringType, howBlocked},
+	"lock.path":             {cel.StringType, howBlocked},
+	"lock.holder":           {cel.StringType, howHeld},
+	"lock.holder_pid":       {cel.IntType, howHeld},
+	"lock.holder_cmdline":   {cel.StringType, howHeld},
+	"lock.holder_ended":     {cel.BoolType, howHeld},
+	"lock.contended_path":   {cel.StringType, howHeld},
+	"lock.contended_holder": {cel.StringType, howHeld},
+	"lock.contended_pid":    {cel.IntType, howHeld},
+
+	"child.pid":     {cel.IntType, howHeld},
+	"child.cmdline": {cel.StringType, howHeld},
+	"child.state":   {cel.StringType, howHeld},
+	"child.process": {cel.StringType, howHeld},
+
 	"pool.workers":     {cel.IntType, "collecting several workers"},
 	"pool.same_stack":  {cel.IntType, "collecting several workers"},
 	"php.version":      {cel.StringType, "a PHP process"},
@@ -79,10 +112,17 @@ var evidence = map[string]struct {
 	"php.output_buffer_level": {cel.IntType, "a PHP process"},
 	"php.allocator":           {cel.StringType, "a PHP process"},
 	"php.phase":               {cel.StringType, "PHP code that runs"},
+	"php.place":               {cel.StringType, "PHP code that runs, and its native frames"},
 	"php.frames":              {cel.IntType, "a PHP process"},
 	"php.frames_exact":        {cel.BoolType, "a PHP process"},
 	"php.opcode":              {cel.StringType, "any stack with PHP frames"},
 }
+
+// How evidence about what a worker waits for is collected.
+const (
+	howBlocked = "a live process that is blocked in a system call of that kind, and root"
+	howHeld    = "a live process that is blocked, root, and a holder whose pid is visible from here"
+)
 
 func evidenceNames() []string {
 	out := make([]string, 0, len(evidence))
@@ -201,8 +241,9 @@ func collectStacks(o *Observation, vars map[string]any) {
 	type shape struct{ depth, php, repeat int }
 	shapes := make([]shape, len(o.Stacks))
 	sites := make([]string, len(o.Stacks))
+	calls := make([]string, len(o.Stacks))
 	for i := range o.Stacks {
-		calls := make(map[string]int)
+		repeats := make(map[string]int)
 		for j := range o.Stacks[i].Frames {
 			f := &o.Stacks[i].Frames[j]
 			shapes[i].depth++
@@ -211,9 +252,12 @@ func collectStacks(o *Observation, vars map[string]any) {
 			}
 			shapes[i].php++
 			name := f.Class + "::" + f.Name
+			if f.Internal && shapes[i].php == 1 {
+				calls[i] = strings.TrimPrefix(name, "::")
+			}
 			if !f.Internal {
-				calls[name]++
-				shapes[i].repeat = max(shapes[i].repeat, calls[name])
+				repeats[name]++
+				shapes[i].repeat = max(shapes[i].repeat, repeats[name])
 				if sites[i] == "" {
 					sites[i] = name + "\x00" + f.File
 				}
@@ -221,7 +265,7 @@ func collectStacks(o *Observation, vars map[string]any) {
 		}
 	}
 	var top shape
-	perSite := make(map[string]int)
+	perSite, perCall := make(map[string]int), make(map[string]int)
 	first, last, seen := 0, 0, 0
 	var since *Event
 	for i := range o.Events {
@@ -235,6 +279,9 @@ func collectStacks(o *Observation, vars map[string]any) {
 			last = s.php
 			seen++
 			perSite[sites[ev.Stack]]++
+			if call := calls[ev.Stack]; call != "" {
+				perCall[call]++
+			}
 		}
 		if since == nil || since.Stack != ev.Stack {
 			since = ev
@@ -254,11 +301,22 @@ func collectStacks(o *Observation, vars map[string]any) {
 	if seen > 1 {
 		vars["stack.php_depth_growth"] = int64(last - first)
 	}
-	most := 0
-	for _, n := range perSite {
-		most = max(most, n)
-	}
+	_, most := mostFrequent(perSite)
 	vars["stack.site_share"] = float64(most) / float64(seen)
+	if call, n := mostFrequent(perCall); n > 0 {
+		vars["stack.call"] = call
+	}
+}
+
+// mostFrequent is the name that was counted most often, of equals the first in
+// the alphabet.
+func mostFrequent(counts map[string]int) (name string, n int) {
+	for k, c := range counts {
+		if c > n || c == n && k < name {
+			name, n = k, c
+		}
+	}
+	return name, n
 }
 
 // elsewhere is what rules can lack besides the evidence of expressions.

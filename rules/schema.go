@@ -28,7 +28,7 @@ type ruleFile struct {
 	Match      conditionFile     `json:"match" need:"y" doc:"The condition."`
 	Bind       map[string]string `json:"bind" keys:"^[A-Za-z_][A-Za-z_0-9]*$" doc:"Names for message, each an expression (CEL) over the evidence."`
 	Score      scoreFile         `json:"score" doc:"How sure the rule is, from 0 to 1."`
-	Message    string            `json:"message" need:"y" doc:"What is shown; {{name}} is a capture or a binding, {{name|bytes}} a size, {{name|int}} a whole number."`
+	Message    string            `json:"message" need:"y" doc:"What is shown; {{name}} is a capture or a binding, {{name|bytes}} a size, {{name|int}} a whole number, {{name|secs}} a time in seconds."`
 	Explain    string            `json:"explain" doc:"How it comes to this."`
 	Fix        string            `json:"fix" doc:"What to do about it."`
 	Refs       []string          `json:"refs" doc:"Where to read more."`

@@ -22,6 +22,7 @@ var placeholder = regexp.MustCompile(`\{\{([^{}]*)\}\}`)
 var filters = map[string]func(any) string{
 	"bytes": func(v any) string { return humanBytes(toFloat(v)) },
 	"int":   func(v any) string { return thousands(int64(toFloat(v))) },
+	"secs":  func(v any) string { return humanSeconds(toFloat(v)) },
 }
 
 // parseTemplate reads a message, and says all that is wrong with it.
@@ -102,6 +103,14 @@ func humanBytes(n float64) string {
 		return fmt.Sprintf("%.0f B", n)
 	}
 	return fmt.Sprintf("%.1f %s", n, units[i])
+}
+
+// humanSeconds writes a time in seconds, short ones with a decimal.
+func humanSeconds(n float64) string {
+	if n < 10 {
+		return fmt.Sprintf("%.1f s", n)
+	}
+	return thousands(int64(n)) + " s"
 }
 
 // thousands writes a number with commas.

@@ -26,6 +26,8 @@ var debugRoots = []string{"/usr/lib/debug"}
 type Cache struct {
 	mu   sync.Mutex
 	mods map[cacheKey]*cacheEntry
+	// store keeps answers between runs, nil for none.
+	store Store
 }
 
 type cacheKey struct {
@@ -41,6 +43,24 @@ type cacheEntry struct {
 
 // NewCache makes an empty cache.
 func NewCache() *Cache { return &Cache{mods: make(map[cacheKey]*cacheEntry)} }
+
+// KeepIn has what is found out about modules kept between runs. Call it before
+// the cache is used.
+func (c *Cache) KeepIn(s Store) { c.store = s }
+
+// Keep saves what was found out about modules since. An error costs nothing but
+// the time to find it out again.
+func (c *Cache) Keep() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var errs error
+	for _, e := range c.mods {
+		if e.mod != nil {
+			errs = errors.Join(errs, e.mod.keep())
+		}
+	}
+	return errs
+}
 
 // module opens the file mapped at m, or takes what the process has of it in
 // memory.
@@ -73,6 +93,7 @@ func (c *Cache) module(m remote.Mapping, img *Image, loaded func() (*objfile.Fil
 			return
 		}
 		e.mod = newModule(m.Path, of, search)
+		e.mod.store = c.store
 	})
 	return e.mod, e.err
 }

@@ -47,6 +47,12 @@ type Module struct {
 	at   map[uint64][]dwinfo.Func
 
 	search objfile.Search
+
+	store      Store // nil: nothing is kept
+	recallOnce sync.Once
+	known      answers // to be kept; guarded by mu
+	news       bool
+	alt        bool // DWARF is in a supplementary file, too
 }
 
 // maxCached bounds the rows and lookups that a module remembers; a hot loop
@@ -124,7 +130,7 @@ func (m *Module) loadDebug() {
 	}
 	var alt dwinfo.Sections
 	if a, err := m.debug.FindAlt(m.search); err == nil && a != nil {
-		alt = a
+		alt, m.alt = a, true
 	}
 	d, err := dwinfo.Open(m.debug, alt)
 	if err != nil {
@@ -141,14 +147,12 @@ func (m *Module) DWARF() (*dwinfo.Data, error) {
 	return m.dwarf, m.debugErr
 }
 
-// Preload begins to read the module's debug information, for a caller that
-// will need it soon and has other things to do first.
-func (m *Module) Preload() {
-	go func() {
-		if d, _ := m.DWARF(); d != nil {
-			_, _ = d.FramesAt(m.file.Entry())
-		}
-	}()
+// Warm reads the tables that a frame at a link-time address is found and named
+// by, and keeps them.
+func (m *Module) Warm(pc uint64) {
+	_, _ = m.row(pc)
+	_ = m.functions(pc)
+	_, _ = m.symbolAt(pc, 0)
 }
 
 // SymbolSource names the best table that names the module's functions:
@@ -214,6 +218,22 @@ func (m *Module) Symbol(name string) (objfile.Symbol, bool) {
 // code is somebody else's. One without a size counts only where call-frame
 // information starts a function right at it.
 func (m *Module) symbolAt(pc, entry uint64) (objfile.Symbol, bool) {
+	if m.store == nil {
+		return m.searchSymbol(pc, entry)
+	}
+	m.recall()
+	key := symbolKey(pc, entry)
+	m.mu.RLock()
+	best, known := m.known.Symbols[key]
+	m.mu.RUnlock()
+	if !known {
+		best, _ = m.searchSymbol(pc, entry)
+		m.learn(func(a *answers) { a.Symbols[key] = best })
+	}
+	return best, best.Name != ""
+}
+
+func (m *Module) searchSymbol(pc, entry uint64) (objfile.Symbol, bool) {
 	m.symOnce.Do(m.loadSymbols)
 	i := sort.Search(len(m.syms), func(i int) bool { return m.syms[i].Value > pc })
 	best, found := objfile.Symbol{}, false
@@ -258,6 +278,7 @@ func better(a, b objfile.Symbol) bool {
 
 // functions returns DWARF's view of pc: innermost inlined call first.
 func (m *Module) functions(pc uint64) []dwinfo.Func {
+	m.recall()
 	m.mu.RLock()
 	fs, ok := m.at[pc]
 	m.mu.RUnlock()
@@ -266,7 +287,10 @@ func (m *Module) functions(pc uint64) []dwinfo.Func {
 	}
 	if d, _ := m.DWARF(); d != nil {
 		// A unit that can't be decoded names nothing; the symbol table may.
-		fs, _ = d.FramesAt(pc)
+		var err error
+		if fs, err = d.FramesAt(pc); err == nil {
+			m.learn(func(a *answers) { a.Funcs[pc] = fs })
+		}
 	}
 	m.mu.Lock()
 	if len(m.at) < maxCached {

@@ -1,6 +1,8 @@
 package symbolize
 
 import (
+	"sync"
+
 	"github.com/phpwhy/phpwhy/symbolize/remote"
 )
 
@@ -11,6 +13,33 @@ func (img *Image) Symbolize(w Walk) Trace {
 		t.Frames = img.expand(t.Frames, &w.Frames[i])
 	}
 	return t
+}
+
+// NameAhead finds the names of the walks' frames, module by module at the same
+// time: inflating and parsing their debug files takes longer than all the rest.
+func (img *Image) NameAhead(ws []Walk) {
+	var wg sync.WaitGroup
+	byModule := make(map[*placed][]uint64)
+	for i := range ws {
+		for k := range ws[i].Frames {
+			f := &ws[i].Frames[k]
+			if p := img.find(f.Lookup()); p != nil && !f.Unplaced {
+				byModule[p] = append(byModule[p], uint64(f.Lookup()))
+			}
+		}
+	}
+	for p, pcs := range byModule {
+		m, err := img.load(p)
+		if err != nil {
+			continue
+		}
+		wg.Go(func() {
+			for _, pc := range pcs {
+				_ = m.functions(pc - p.bias)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // frameKey is what a physical frame's names depend on.

@@ -101,6 +101,10 @@ func apply(cur *PhysicalFrame, row *cfi.Row, mem remote.Reader) (PhysicalFrame, 
 			continue
 		}
 		v, known, err := st.value(n, rule, cfa)
+		if err != nil && popped(cur, rule, cfa) {
+			v, known = cur.Regs.Get(n)
+			err = nil
+		}
 		switch {
 		case err != nil || !known:
 			// Losing one register need not end the walk; one that is
@@ -132,6 +136,14 @@ func apply(cur *PhysicalFrame, row *cfi.Row, mem remote.Reader) (PhysicalFrame, 
 		return PhysicalFrame{}, false, fmt.Errorf("%w: frame at %s, stack pointer %s", ErrNoProgress, cfa, sp)
 	}
 	return next, false, nil
+}
+
+// popped reports whether a register was saved below what is the stack pointer
+// now. A function that is about to return has its registers back; gcc's tables
+// go on naming the place on the stack, of which a copy need not have anything.
+func popped(cur *PhysicalFrame, rule *cfi.Rule, cfa remote.Addr) bool {
+	at, ok := cfa.Offset(rule.N)
+	return ok && cur.Exact && rule.Kind == cfi.Offset && at < cur.Regs.SP()
 }
 
 // state evaluates rules in one frame; it is the cfi.Machine of expressions.

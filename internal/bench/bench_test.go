@@ -16,7 +16,7 @@ import (
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	return &bench{
-		config: config{root: testphp.Root(t), php: testphp.Stripped(t), runs: 1, stream: time.Second},
+		config: config{root: testphp.Root(t), php: testphp.Stripped(t), runs: 1, rounds: 1, stream: time.Second},
 		tmp:    t.TempDir(), out: io.Discard, errs: io.Discard,
 	}
 }
@@ -110,7 +110,7 @@ func TestStreamedStacksAreCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.kill()
-	r, err := b.straceStops(t.Context(), w)
+	r, err := b.straceStops("-k")(t.Context(), w)
 	if err != nil || r.n < 10 || r.dur < b.stream {
 		t.Errorf("%s: %+v, %v", strace, r, err)
 	}

@@ -1,5 +1,5 @@
-// Command bench measures phpwhy against gdb, eu-stack and strace on one hung
-// PHP, in one run on one machine, and prints Markdown tables.
+// Command bench measures phpwhy against gdb, eu-stack, strace and
+// bpftrace on one hung PHP, in one run on one machine, and prints Markdown tables.
 //
 // Contract: the tools take turns within each round and each measurement has a
 // worker of its own, so that what changes with time (load, clock speed, the
@@ -30,6 +30,7 @@ type config struct {
 	phpwhy string        // the binary under test
 	root   string        // the checkout
 	runs   int           // rounds for the tables of dump
+	rounds int           // rounds for the table of stops
 	stream time.Duration // how long stops are counted
 	only   string        // tables to make: "dump,pause,stops"
 }
@@ -51,14 +52,15 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	f.StringVar(&c.php, "php", ".cache/php/8.2-nts/bin/php", "a php with DWARF")
 	f.StringVar(&c.phpwhy, "phpwhy", "bin/phpwhy", "the binary to measure")
 	f.StringVar(&c.root, "root", ".", "the checkout")
-	f.IntVar(&c.runs, "n", 9, "rounds of dump; at least 7 for a median worth printing")
-	f.DurationVar(&c.stream, "for", 5*time.Second, "how long stops are counted")
+	f.IntVar(&c.runs, "n", 5, "rounds of dump; 9 for a median worth printing")
+	f.IntVar(&c.rounds, "rounds", 3, "rounds of stops")
+	f.DurationVar(&c.stream, "for", 2*time.Second, "how long stops are counted each time")
 	f.StringVar(&c.only, "only", "dump,pause,stops", "the tables to make")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	if c.runs < 1 || f.NArg() > 0 {
-		return errors.New("usage: bench [-n RUNS] [-for 5s] [-php PATH] [-phpwhy PATH] [-only dump,pause,stops]")
+	if c.runs < 1 || c.rounds < 1 || f.NArg() > 0 {
+		return errors.New("usage: bench [-n RUNS] [-rounds ROUNDS] [-for 2s] [-php PATH] [-phpwhy PATH] [-only dump,pause,stops]")
 	}
 	for _, p := range []*string{&c.php, &c.phpwhy, &c.root} {
 		abs, err := filepath.Abs(*p)

@@ -35,6 +35,19 @@ func ratio(d, base time.Duration) string {
 	return fmt.Sprintf("%.1f×", float64(d)/float64(base))
 }
 
+// times is how many times the base something is; empty without a base.
+func times(v, base float64) string {
+	if base <= 0 {
+		return ""
+	}
+	if r := v / base; r >= 10 {
+		return fmt.Sprintf("%.0f×", r)
+	}
+	return fmt.Sprintf("%.2f×", v/base)
+}
+
+func percent(share float64) string { return fmt.Sprintf("%.0f %%", 100*share) }
+
 // table prints rows as Markdown; the first is the header.
 func table(w io.Writer, rows [][]string) error {
 	for i, r := range rows {
@@ -57,7 +70,7 @@ func table(w io.Writer, rows [][]string) error {
 func (b *bench) header(ctx context.Context) {
 	fmt.Fprintf(b.out, "Measured on %s: %s, %d × %s, Linux %s, load %s at the start.\n", time.Now().UTC().Format("2006-01-02"),
 		runtime.GOARCH, runtime.NumCPU(), fileField("/proc/cpuinfo", "model name"), strings.TrimSpace(fileText("/proc/sys/kernel/osrelease")), firstWord(fileText("/proc/loadavg")))
-	for _, c := range [][]string{{b.phpwhy, "version"}, {b.php, "-n", "-v"}, {"gdb", "--version"}, {"eu-stack", "--version"}, {"strace", "--version"}} {
+	for _, c := range [][]string{{b.phpwhy, "version"}, {b.php, "-n", "-v"}, {"gdb", "--version"}, {"eu-stack", "--version"}, {"strace", "--version"}, {"bpftrace", "--version"}} {
 		out, err := exec.CommandContext(ctx, c[0], c[1:]...).Output()
 		version := firstLine(string(out))
 		if err != nil {

@@ -60,7 +60,7 @@ type Breakpoint struct {
 
 // Observation says how the process was watched and what that cost it.
 type Observation struct {
-	Engine        string       `json:"engine"` // hwbp, int3, or "none" for dump
+	Engine        string       `json:"engine"` // hwbp, int3, uprobe, or "none" for dump
 	DurationMS    int64        `json:"duration_ms"`
 	Stops         int          `json:"stops"`   // breakpoint stops with a stack
 	Samples       int          `json:"samples"` // timed stops with a stack

@@ -6,7 +6,10 @@ import (
 )
 
 // engines are those that take part; `-engines` chooses among them.
-var engines = []string{"hwbp", "int3"}
+var engines = []string{"hwbp", "int3", probing}
+
+// probing is the engine that traces nothing.
+const probing = "uprobe"
 
 // event is what happens to phpwhy or to the worker in a round.
 type event struct {

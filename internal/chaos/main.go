@@ -5,7 +5,8 @@
 // Contract: phpwhy is the real binary, and each round has a fresh worker and a
 // seed of its own, with which it can be repeated. Whatever is not as it was
 // before is a failure, and any failure is a non-zero exit status. `chaos load`
-// does the same to a php-fpm pool that serves requests, and counts those.
+// does the same to a php-fpm pool that serves requests, and counts those;
+// `chaos endurance` lets phpwhy watch run over workers that come and go.
 //
 // Hazard: the moments are real time. A seed repeats the plan of a round and
 // its share of a window, not the instruction at which a signal arrives;
@@ -44,6 +45,9 @@ func main() {
 func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	if len(args) > 0 && args[0] == "load" {
 		return runLoad(ctx, args[1:], out, errs)
+	}
+	if len(args) > 0 && args[0] == "endurance" {
+		return runEndurance(ctx, args[1:], out, errs)
 	}
 	c, err := parse(args, errs)
 	if err != nil {
@@ -113,7 +117,7 @@ func parse(args []string, errs io.Writer) (*config, error) {
 		return nil, err
 	}
 	if c.rounds < 1 || c.slots < 1 || f.NArg() > 0 {
-		return nil, errors.New("usage: chaos [-engines hwbp,int3] [-rounds 1000] [-seed N [-again]] [-event NAME] or chaos load; see -help")
+		return nil, errors.New("usage: chaos [-engines hwbp,int3,uprobe] [-rounds 1000] [-seed N [-again]] [-event NAME] or chaos load; see -help")
 	}
 	if _, err := newPlan(0, c.only); err != nil {
 		return nil, err

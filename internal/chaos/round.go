@@ -17,7 +17,7 @@ import (
 type outcome struct {
 	plan
 	engine    string
-	hit       bool // the worker was traced when the event came
+	hit       bool // the worker was traced or probed when the event came
 	lost      bool // the worker has ended or makes no progress, and should not
 	stopped   bool // it is stopped or traced, and should not be; or the reverse
 	text      int  // bytes of libc's code that are not as in its file
@@ -78,7 +78,7 @@ func (c *config) runRound(ctx context.Context, engine string, p plan, dir string
 	}
 	defer func() { r.end(0); r.stream.stop() }()
 	r.await(ctx)
-	r.out.hit = traced(r.w.pid)
+	r.out.hit = r.watched()
 	if !r.tracing.IsZero() {
 		r.out.note("%v after it was first traced", time.Since(r.tracing).Round(10*time.Microsecond))
 	}
@@ -134,7 +134,7 @@ func (r *round) await(ctx context.Context) {
 		r.sleep(time.Duration(r.at * float64(r.startUp.median())))
 		return
 	}
-	for !traced(r.w.pid) {
+	for !r.watched() {
 		if r.over() || ctx.Err() != nil {
 			return
 		}
@@ -156,6 +156,16 @@ func (r *round) await(ctx context.Context) {
 			r.sleep(r.length - endEarly + time.Duration(r.at*float64(endWindow+endEarly)))
 		}
 	}
+}
+
+// watched says whether phpwhy has its hands on the worker: it traces it, or has
+// breakpoints in it that only the kernel set.
+func (r *round) watched() bool {
+	if r.out.engine != probing {
+		return traced(r.w.pid)
+	}
+	differ, err := textDiffers(r.w.pid)
+	return err == nil && differ > 0
 }
 
 // sleep ends early when phpwhy does.

@@ -15,7 +15,6 @@ import (
 	"github.com/phpwhy/phpwhy/internal/capture"
 	"github.com/phpwhy/phpwhy/internal/observe"
 	"github.com/phpwhy/phpwhy/internal/proc"
-	"github.com/phpwhy/phpwhy/internal/ptrace"
 	"github.com/phpwhy/phpwhy/internal/report"
 	"github.com/phpwhy/phpwhy/rules"
 )
@@ -101,6 +100,7 @@ type attachFlags struct {
 	lookFlags
 	obs     observe.Options
 	look    observe.Look
+	keep    keeping
 	pause   string
 	capture string
 }
@@ -122,11 +122,12 @@ prints goes to standard error.`,
 	}
 	a.judged.flags(cmd)
 	a.lookFlags.flags(cmd)
+	a.keep.flags(cmd)
 	f := cmd.Flags()
 	f.DurationVar(&a.obs.For, "for", a.obs.For, "how long to observe at most")
 	f.IntVar(&a.obs.Stops, "stops", a.obs.Stops, fmt.Sprintf("how many breakpoint stops to see at most (of a command: %d)", commandStops))
 	f.StringSliceVar(&a.obs.Break, "break", a.obs.Break, "functions of the C library to stop at; empty for samples only")
-	f.StringVar(&a.obs.Engine, "engine", a.obs.Engine, "how to stop: auto, hwbp, int3 or syscall")
+	f.StringVar(&a.obs.Engine, "engine", a.obs.Engine, "how to stop: auto, hwbp, int3 or syscall; or uprobe, which stops nothing")
 	f.StringVar(&a.pause, "max-pause", "20%", "share of the time that the worker may be stopped")
 	f.StringVar(&a.capture, "capture", "", "also write what was recorded to this file (.zst: compressed)")
 	return cmd
@@ -147,10 +148,15 @@ func (a *attachFlags) check(atDash int, args []string) error {
 	}
 	switch a.obs.Engine {
 	case "auto", "hwbp", "int3", "syscall":
-	case "uprobe":
-		return usageErrorf("--engine %s is not in this version; take auto, hwbp, int3 or syscall", a.obs.Engine)
+	case observe.EngineUprobe:
+		switch {
+		case atDash == 0:
+			return usageErrorf("--engine uprobe watches a process that runs; for a command take auto, hwbp, int3 or syscall")
+		case a.values || len(a.vars) > 0:
+			return usageErrorf("--engine uprobe does not stop the worker, so its variables can't be read; take auto, hwbp, int3 or syscall")
+		}
 	default:
-		return usageErrorf("--engine is auto, hwbp, int3 or syscall, not %q", a.obs.Engine)
+		return usageErrorf("--engine is auto, hwbp, int3, syscall or uprobe, not %q", a.obs.Engine)
 	}
 	var err error
 	if a.obs.MaxPause, err = percent(a.pause); err != nil {
@@ -233,6 +239,7 @@ const commandStops = 5000
 func (a *attachFlags) observe(ctx context.Context, atDash int, args []string) (*capture.Capture, error) {
 	o := observe.New()
 	o.Look = a.look
+	defer a.keep.in(o)()
 	if atDash == 0 {
 		if a.obs.Stops == observe.Defaults().Stops {
 			a.obs.Stops = commandStops
@@ -254,7 +261,7 @@ func (a *attachFlags) observe(ctx context.Context, atDash int, args []string) (*
 
 // needs are the capabilities to keep.
 func (a *attachFlags) needs() proc.CapSet {
-	if a.obs.Engine == ptrace.EngineUprobe {
+	if a.obs.Engine == observe.EngineUprobe {
 		return proc.Tracing() | proc.Uprobes()
 	}
 	return proc.Tracing()

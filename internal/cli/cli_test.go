@@ -446,7 +446,8 @@ func TestAnotherUsersProcessIsForbidden(t *testing.T) {
 func TestWrongUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{}, {"atach"}, {"attach"}, {"attach", "1", "2"}, {"attach", "--"}, {"attach", "1", "--", "php"}, {"attach", "1", "--for", "x"},
-		{"attach", "1", "--for", "0s"}, {"attach", "1", "--stops", "0"}, {"attach", "1", "--engine", "magic"}, {"attach", "1", "--engine", "uprobe"},
+		{"attach", "1", "--for", "0s"}, {"attach", "1", "--stops", "0"}, {"attach", "1", "--engine", "magic"},
+		{"attach", "--engine", "uprobe", "--", "php"}, {"attach", "1", "--engine", "uprobe", "--values"}, {"attach", "1", "--engine", "uprobe", "--var", "a@b.php"},
 		{"attach", "1", "--max-pause", "200%"}, {"attach", "1", "--format", "xml"}, {"attach", "1", "--rules", "/nonexistent"},
 		{"attach", "1", "--capture", "/nonexistent/dir/file"}, {"dump"}, {"dump", "x"}, {"version", "x"}, {"schema"}, {"schema", "rule"}, {"--nonsense"},
 		{"doctor", "x"}, {"doctor", "1", "2"}, {"doctor", "0"}, {"doctor", "--format", "xml"},

@@ -234,7 +234,7 @@ func TestWhoMayLookAtAUsersWorker(t *testing.T) {
 		refused string
 	}{
 		{"root with the capabilities of a container and CAP_SYS_PTRACE", sight{flags: []string{"-s", "-d"}, engine: "int3"}, ""},
-		{"root with CAP_SYS_PTRACE alone", sight{flags: []string{"-s"}}, "it belongs to uid 33: run as that user, or with CAP_DAC_OVERRIDE"},
+		{"root with CAP_SYS_PTRACE alone", sight{flags: []string{"-s"}}, "its /proc files belong to uid 33 and this runs as uid 0, without CAP_DAC_OVERRIDE"},
 		{"the same user", sight{flags: []string{"-s", "-g", "33"}, engine: "int3"}, ""},
 		{"root without any capability", sight{flags: []string{"-s", "-n"}}, "in a container add the capability SYS_PTRACE"},
 		{"another user", sight{flags: []string{"-s", "-g", "34"}}, "run as root"},

@@ -125,7 +125,6 @@ func TestDoctorLooksAtAWorker(t *testing.T) {
 	hang := testphp.Hang(t, "mem.string-concat.php")
 	gone := filepath.Join(t.TempDir(), "php8.2")
 	copyFile(t, testphp.Stripped(t), gone)
-	musl := filepath.Join(testphp.Root(t), ".cache/php/8.2-nts-musl/bin/php")
 	for _, tt := range []struct {
 		name  string
 		start func(testing.TB) int
@@ -164,16 +163,6 @@ func TestDoctorLooksAtAWorker(t *testing.T) {
 			return w.PID
 		}, "hwbp", func(t testing.TB, d *report.DoctorTarget) {
 			if !slices.Equal(d.Deleted, []string{gone}) || d.PHP == "" {
-				t.Errorf("%+v", d)
-			}
-		}},
-		{"static musl", func(t testing.TB) int {
-			if _, err := os.Stat(musl); err != nil {
-				testphp.Missing(t, musl)
-			}
-			return testphp.Start(t, musl, hang).PID
-		}, "hwbp", func(t testing.TB, d *report.DoctorTarget) {
-			if d.Libc != "" || engineOf(t, d.Engines, "hwbp").State != report.Partly || engineOf(t, d.Engines, "syscall").State != report.Works {
 				t.Errorf("%+v", d)
 			}
 		}},

@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -15,6 +17,7 @@ func newDump(s streams) *cobra.Command {
 	var j judged
 	var l lookFlags
 	var running bool
+	var k keeping
 	cmd := &cobra.Command{
 		Use:   "dump PID...",
 		Short: "Print one joined stack of every thread, now",
@@ -22,17 +25,22 @@ func newDump(s streams) *cobra.Command {
 With --no-stop it stops nothing and prints PHP frames only: for a process that another tracer holds, or that must not be stopped at all.`,
 		Example: "  phpwhy dump 4242\n  phpwhy dump $(pgrep -f 'php-fpm: pool') --format json",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return dump(cmd.Context(), s, &j, &l, running, args)
+			return dump(cmd.Context(), s, &j, &l, &k, running, args)
 		},
 	}
 	j.flags(cmd)
 	l.flags(cmd)
+	k.flags(cmd)
 	cmd.Flags().BoolVar(&running, "no-stop", false, "do not stop the process: read its PHP frames while it runs")
 	return cmd
 }
 
+// dumpGC lets the heap grow to some 20 MB before it is first collected: most dumps
+// end before.
+const dumpGC = 400
+
 // dump prints every process it can, and ends with the first failure's code.
-func dump(ctx context.Context, s streams, j *judged, l *lookFlags, running bool, args []string) error {
+func dump(ctx context.Context, s streams, j *judged, l *lookFlags, k *keeping, running bool, args []string) error {
 	if len(args) == 0 {
 		return usageErrorf("dump takes at least one PID")
 	}
@@ -55,9 +63,13 @@ func dump(ctx context.Context, s streams, j *judged, l *lookFlags, running bool,
 	}
 	proc.MakeWay()
 	modest(proc.Tracing())
-	r := j.load()
+	defer debug.SetGCPercent(debug.SetGCPercent(dumpGC))
+	// A processor is idle meanwhile: reading a process is mostly waiting for it.
+	loaded := sync.OnceValue(j.load)
+	go loaded()
 	o := observe.New()
 	o.Look = look
+	defer k.in(o)()
 	read := o.Dump
 	if running {
 		read = o.Sample
@@ -67,7 +79,7 @@ func dump(ctx context.Context, s streams, j *judged, l *lookFlags, running bool,
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := dumpOne(ctx, s, j, r, read, pid, i); err != nil {
+		if err := dumpOne(ctx, s, j, loaded, read, pid, i); err != nil {
 			if first == nil {
 				first = err
 			}
@@ -84,7 +96,7 @@ func dump(ctx context.Context, s streams, j *judged, l *lookFlags, running bool,
 // reading makes a capture of one look at a process.
 type reading func(context.Context, int) (*capture.Capture, error)
 
-func dumpOne(ctx context.Context, s streams, j *judged, r ruleSet, read reading, pid, i int) error {
+func dumpOne(ctx context.Context, s streams, j *judged, loaded func() ruleSet, read reading, pid, i int) error {
 	c, err := read(ctx, pid)
 	if err != nil {
 		return err
@@ -92,5 +104,5 @@ func dumpOne(ctx context.Context, s streams, j *judged, r ruleSet, read reading,
 	if i > 0 && j.format == "text" {
 		fmt.Fprintln(s.out)
 	}
-	return j.show(s, c, r)
+	return j.show(s, c, loaded())
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/phpwhy/phpwhy/internal/observe"
+	"github.com/phpwhy/phpwhy/internal/perf"
 	"github.com/phpwhy/phpwhy/internal/proc"
 	"github.com/phpwhy/phpwhy/internal/ptrace"
 	"github.com/phpwhy/phpwhy/internal/zend"
@@ -38,7 +39,8 @@ func exitCode(err error) int {
 		return failed.code
 	case errors.As(err, &usage), errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist) && !errors.Is(err, proc.ErrNoProcess):
 		return exitUsage
-	case errors.Is(err, proc.ErrPermission), errors.Is(err, ptrace.ErrTraced), errors.Is(err, ptrace.ErrUnsupported):
+	case errors.Is(err, proc.ErrPermission), errors.Is(err, ptrace.ErrTraced), errors.Is(err, ptrace.ErrUnsupported),
+		errors.Is(err, perf.ErrNoUprobes), errors.Is(err, perf.ErrNoProgram):
 		return exitForbidden
 	case errors.Is(err, proc.ErrNoProcess), errors.Is(err, proc.ErrZombie), errors.Is(err, proc.ErrKernelThread),
 		errors.Is(err, zend.ErrNotPHP), errors.Is(err, zend.ErrNoSymbols), errors.Is(err, zend.ErrNoVersion), errors.Is(err, zend.ErrLayout),

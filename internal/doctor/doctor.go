@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/phpwhy/phpwhy/internal/observe"
 	"github.com/phpwhy/phpwhy/internal/proc"
 	"github.com/phpwhy/phpwhy/internal/ptrace"
 	"github.com/phpwhy/phpwhy/internal/report"
@@ -24,7 +25,7 @@ const NoStop = "no-stop"
 // engines are those that are tried, and autoOrder those that attach takes by
 // itself, the best first.
 var (
-	engines   = []string{ptrace.EngineHWBP, ptrace.EngineInt3, ptrace.EngineUprobe, ptrace.EngineSyscall, NoStop}
+	engines   = []string{ptrace.EngineHWBP, ptrace.EngineInt3, observe.EngineUprobe, ptrace.EngineSyscall, NoStop}
 	autoOrder = []string{ptrace.EngineHWBP, ptrace.EngineInt3, ptrace.EngineSyscall}
 )
 

@@ -3,12 +3,12 @@ package doctor
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/phpwhy/phpwhy/internal/perf"
 	"github.com/phpwhy/phpwhy/internal/proc"
 	"github.com/phpwhy/phpwhy/internal/ptrace"
 	"github.com/phpwhy/phpwhy/internal/report"
@@ -55,10 +55,12 @@ func TestARefusalIsExplainedBySettings(t *testing.T) {
 		{"perf events and a filter", func(f *facts) { f.Seccomp = 2 }, "hwbp", perfRefused, "seccomp=unconfined"},
 		{"no capability for uprobes", func(f *facts) { f.Own = proc.Caps(proc.CapPerfmon) }, "uprobe", perfRefused, "CAP_SYS_ADMIN"},
 		{"root of a user namespace", func(f *facts) { f.UserNS = true }, "uprobe", perfRefused, "user namespace"},
+		{"a filter and uprobes", func(f *facts) { f.Seccomp = 2 }, "uprobe", &perf.Error{Err: fmt.Errorf("%w: %w", proc.ErrPermission, syscall.EPERM)}, "cap-add SYS_ADMIN"},
+		{"lockdown and uprobes", func(f *facts) { f.host.Lockdown = "confidentiality" }, "uprobe", perfRefused, "lockdown=integrity"},
 		{"an old kernel", func(f *facts) { f.major, f.minor = 5, 10 }, "hwbp", unsupported, "Linux 5.10 has no breakpoints"},
 		{"a machine without debug registers", func(*facts) {}, "hwbp", unsupported, "no debug registers"},
 		{"debug registers in use", func(*facts) {}, "hwbp", fmt.Errorf("x: %w", ptrace.ErrTooMany), "in use"},
-		{"no uprobe events", func(*facts) {}, "uprobe", &fs.PathError{Op: "open", Path: "type", Err: syscall.ENOENT}, "CONFIG_UPROBE_EVENTS"},
+		{"no uprobe events", func(*facts) {}, "uprobe", &perf.Error{What: "set uprobes", Err: perf.ErrNoUprobes}, "CONFIG_UPROBE_EVENTS"},
 		{"nothing ever stops", func(*facts) {}, "hwbp", ptrace.ErrNotStopping, "nothing ever stopped"},
 		{"another error", func(*facts) {}, "hwbp", errors.New("the moon"), "the moon"},
 	} {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
+	"os"
 	"syscall"
 
+	"github.com/phpwhy/phpwhy/internal/observe"
+	"github.com/phpwhy/phpwhy/internal/perf"
 	"github.com/phpwhy/phpwhy/internal/proc"
 	"github.com/phpwhy/phpwhy/internal/ptrace"
 	"github.com/phpwhy/phpwhy/internal/report"
@@ -34,12 +36,34 @@ func (f *facts) tryOne(ctx context.Context, sub *ptrace.Subject, name string) re
 	if name == NoStop {
 		return f.judge(name, "", tryRead(sub))
 	}
-	n, err := sub.Try(ctx, name)
-	done := fmt.Sprintf("stopped a process of our own %d times", n)
-	if name == ptrace.EngineUprobe {
-		done = fmt.Sprintf("saw %d calls in a process of our own", n)
+	if name == observe.EngineUprobe {
+		n, err := tryUprobe(ctx, sub)
+		return f.judge(name, fmt.Sprintf("saw %d calls in a process of our own", n), err)
 	}
-	return f.judge(name, done, err)
+	n, err := sub.Try(ctx, name)
+	return f.judge(name, fmt.Sprintf("stopped a process of our own %d times", n), err)
+}
+
+// tryUprobe has the kernel copy the subject's calls. Nothing is stopped.
+func tryUprobe(ctx context.Context, sub *ptrace.Subject) (int, error) {
+	p, err := proc.Open(sub.PID)
+	if err != nil {
+		return 0, err
+	}
+	maps, err := p.Mappings()
+	if err != nil {
+		return 0, err
+	}
+	m := maps.Find(sub.At)
+	if m == nil {
+		return 0, &remote.ReadError{At: sub.At, Err: remote.ErrUnmapped}
+	}
+	exe, err := os.Open(fmt.Sprintf("/proc/%d/exe", sub.PID))
+	if err != nil {
+		return 0, err
+	}
+	defer exe.Close()
+	return perf.Try(ctx, sub.PID, perf.Point{File: exe, Offset: perf.OffsetIn(m, sub.At), Name: "a function of our own"}, sub.At)
 }
 
 // tryRead reads the subject's code while it runs.
@@ -99,20 +123,22 @@ func (f *facts) explain(name string, err error) (why, remedy string) {
 	var pe *proc.Error
 	refused := errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES)
 	switch {
+	case refused && name == observe.EngineUprobe:
+		return f.uprobeRefused(err)
 	case errors.Is(err, proc.ErrPermission):
 		if errors.As(err, &pe) && pe.Advice != "" {
 			return "ptrace is refused, even on a process of our own", pe.Advice
 		}
 		return "ptrace is refused, even on a process of our own", f.Advice()
-	case name == ptrace.EngineUprobe && errors.Is(err, fs.ErrNotExist):
-		return "the kernel offers no uprobe events", "needs Linux 4.17 with CONFIG_UPROBE_EVENTS, and /sys mounted"
+	case errors.Is(err, perf.ErrNoUprobes) && !errors.Is(err, syscall.ENOSYS):
+		return "the kernel offers no uprobe events", "needs Linux 5.8 with CONFIG_UPROBE_EVENTS and CONFIG_BPF_EVENTS, and /sys mounted"
 	case errors.Is(err, syscall.ENOSYS):
 		if f.Seccomp == proc.SeccompFilter {
 			return "a seccomp filter forbids it (ENOSYS)", seccompRemedy
 		}
 		return "the kernel does not have the system call", ""
-	case refused && (name == ptrace.EngineHWBP || name == ptrace.EngineUprobe):
-		return f.perfRefused(name)
+	case refused && name == ptrace.EngineHWBP:
+		return f.PerfAdvice()
 	case errors.Is(err, ptrace.ErrTooMany):
 		return "all debug registers are in use", "end the other debugger or perf session"
 	case errors.Is(err, ptrace.ErrUnsupported) && f.olderThan(sigtrapMajor, sigtrapMinor):
@@ -127,11 +153,17 @@ func (f *facts) explain(name string, err error) (why, remedy string) {
 
 const seccompRemedy = "docker run --cap-add PERFMON --cap-add SYS_PTRACE, or --security-opt seccomp=unconfined"
 
-// perfRefused names what refuses perf_event_open: the capability that is
-// missing, the setting, the filter.
-func (f *facts) perfRefused(name string) (why, remedy string) {
-	if name == ptrace.EngineUprobe && (f.UserNS || !f.Own.Has(proc.CapSysAdmin)) {
-		return "uprobes need CAP_SYS_ADMIN (CAP_PERFMON on older kernels)", "give phpwhy CAP_SYS_ADMIN, outside of user namespaces"
+// uprobeRefused names what refuses perf_event_open or bpf: the capability that
+// is missing, the filter, the module. Linux 6.18 asks for CAP_SYS_ADMIN whatever
+// perf_event_paranoid is.
+func (f *facts) uprobeRefused(err error) (why, remedy string) {
+	switch {
+	case f.UserNS || !f.Own.Has(proc.CapSysAdmin):
+		return "uprobes need CAP_SYS_ADMIN (CAP_PERFMON and CAP_BPF on older kernels)", "give phpwhy CAP_SYS_ADMIN, outside of user namespaces"
+	case f.Seccomp == proc.SeccompFilter:
+		return "a seccomp filter forbids perf_event_open or bpf", "docker run --cap-add SYS_ADMIN, or --security-opt seccomp=unconfined"
+	case f.host.Lockdown == "confidentiality":
+		return "kernel lockdown keeps programs from reading memory", "boot with lockdown=integrity; hwbp and int3 are not affected"
 	}
-	return f.PerfAdvice()
+	return "refused: " + err.Error(), "see the kernel's log: a security module such as AppArmor or SELinux may forbid it"
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/phpwhy/phpwhy/internal/observe"
 	"github.com/phpwhy/phpwhy/internal/proc"
 	"github.com/phpwhy/phpwhy/internal/ptrace"
 	"github.com/phpwhy/phpwhy/internal/report"
@@ -20,7 +21,7 @@ func (s *subject) engines(host []report.EngineState, php bool) {
 			e.State, e.Why = report.Fails, "not on this host, see above"
 		case h.Engine == NoStop:
 			s.noStop(&e)
-		case s.t.Tracer != 0 && h.Engine != ptrace.EngineUprobe:
+		case s.t.Tracer != 0 && h.Engine != observe.EngineUprobe:
 			e.State, e.Why, e.Remedy = report.Fails, "traced by "+tracer(s.t.Tracer), tracedRemedy
 		case s.denied != nil:
 			e.State, e.Why = report.Fails, "not permitted, see access"
@@ -40,7 +41,7 @@ func (s *subject) engine(e *report.EngineState) {
 	l := &s.in.Libc
 	if len(l.Found) == 0 && e.Engine != ptrace.EngineSyscall {
 		e.State, e.Why = report.Partly, "samples only: no function to stop at"
-		if e.Engine == ptrace.EngineUprobe {
+		if e.Engine == observe.EngineUprobe {
 			e.State, e.Why = report.Fails, "no function to look at"
 		}
 		return
@@ -58,7 +59,7 @@ func (s *subject) engine(e *report.EngineState) {
 		if handles(s.status, syscall.SIGTRAP) {
 			e.State, e.Why, e.Remedy = report.Fails, "it handles SIGTRAP itself", "take hwbp, which leaves its handler alone"
 		}
-	case ptrace.EngineUprobe:
+	case observe.EngineUprobe:
 		e.Why = "nothing is stopped; it sees " + at
 	case ptrace.EngineSyscall:
 		e.Why = "stops at every system call"

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
+	"github.com/phpwhy/phpwhy/internal/proc"
 	"github.com/phpwhy/phpwhy/internal/stack"
 	"github.com/phpwhy/phpwhy/internal/target"
 	"github.com/phpwhy/phpwhy/internal/zend"
@@ -22,7 +23,8 @@ type facts struct {
 	known       bool
 	read        uint64 // bytes
 	readKnown   bool
-	state       string // before it was stopped
+	state       string     // before it was stopped
+	blocked     *proc.Call // the main thread's system call then; nil for none
 }
 
 // begin notes the CPU time that was used before.
@@ -33,6 +35,9 @@ func (f *facts) begin(l *target.Live) {
 	f.read, err = l.BytesRead()
 	f.readKnown = err == nil
 	f.state, _ = l.State()
+	if c, err := l.Blocked(l.PID); err == nil {
+		f.blocked = &c
+	}
 }
 
 // end fills in the facts. ran is for how long the process could run.
@@ -71,6 +76,11 @@ func (f *facts) end(s *session, ran time.Duration) {
 	if s.pipe.same.seen && c.Observation.Samples > 1 && !rt.Layout.PHP5 {
 		m["stack.same_call_s"] = s.pipe.same.most.Seconds()
 	}
+	s.pipe.waits.into(m, c.Observation.Samples > 1)
+	s.holderFacts(m)
+	if text := s.pipe.waits.note(); text != "" {
+		s.note("%s", text)
+	}
 	if th != nil {
 		s.engineFacts(m, th)
 		if op := usualOpcode(c); op != "" {
@@ -84,11 +94,12 @@ func (f *facts) end(s *session, ran time.Duration) {
 }
 
 // settled is the state of the process. One that was stopped before takes a
-// moment to be so again when it is let go.
+// moment to be so again when it is let go. A tracer such as strace holds it for
+// moments, which is no state to speak of.
 func (f *facts) settled(l *target.Live) (string, error) {
 	st, err := l.State()
 	for range factTries {
-		if err != nil || f.state != "T" || st == "T" {
+		if err != nil || st != "t" && (f.state != "T" || st == "T") {
 			break
 		}
 		time.Sleep(time.Millisecond)
@@ -140,6 +151,9 @@ func (s *session) engineFacts(m map[string]any, th *zend.Thread) {
 	}
 	if p := th.Phase(r, outermost); p != "" {
 		m["php.phase"] = string(p)
+		if in := mainPlace(&s.cap, p); in != "" {
+			m["php.place"] = in
+		}
 	}
 }
 

@@ -23,12 +23,13 @@ func (s *session) copyFibers(snap *target.Snapshot, th *zend.Thread, limit int) 
 }
 
 // resumers goes on with a walk that has reached the bottom of a fiber's stack.
-func (s *session) resumers(w symbolize.Walk, snap *target.Snapshot) symbolize.Walk {
+// r reads what the snapshot holds.
+func (s *session) resumers(w symbolize.Walk, snap *target.Snapshot, r remote.Reader) symbolize.Walk {
 	rt := s.runtime()
 	if rt == nil {
 		return w
 	}
-	th, err := rt.Thread(snap, snap.Regs.TLS)
+	th, err := rt.Thread(r, snap.Regs.TLS)
 	if err != nil {
 		return w
 	}
@@ -37,7 +38,7 @@ func (s *session) resumers(w symbolize.Walk, snap *target.Snapshot) symbolize.Wa
 		m, ok := img.ModuleAt(pc)
 		return ok && m.Start == s.php.Start
 	}
-	for _, f := range th.Fibers(snap) {
+	for _, f := range th.Fibers(r) {
 		if len(w.Frames) == 0 {
 			return w
 		}
@@ -45,11 +46,11 @@ func (s *session) resumers(w symbolize.Walk, snap *target.Snapshot) symbolize.Wa
 		if left, ok := f.High.Distance(sp); !ok || left > fiberBottom {
 			return w
 		}
-		regs, ok := zend.SavedRegs(snap, f.Resumer, isCode)
+		regs, ok := zend.SavedRegs(r, f.Resumer, isCode)
 		if !ok {
 			return w
 		}
-		outer := img.Resume(regs, snap)
+		outer := img.Resume(regs, r)
 		w.Frames = append(w.Frames, outer.Frames...)
 		w.End, w.Err = outer.End, outer.Err
 	}

@@ -29,7 +29,7 @@ type Options struct {
 	For         time.Duration
 	Stops       int      // breakpoint stops after which to end; 0: no limit
 	Break       []string // functions of the mapped libc
-	Engine      string   // auto, hwbp, int3 or syscall
+	Engine      string   // auto, hwbp, int3, syscall or uprobe
 	SampleEvery time.Duration
 	MaxPause    float64 // share of the time that the worker may be stopped, 0 to 1; 0: no limit
 	// Progress, when not nil, is told now and then how many stacks there are.
@@ -44,6 +44,9 @@ func Defaults() Options {
 		Engine: ptrace.EngineAuto, SampleEvery: 100 * time.Millisecond, MaxPause: 0.2,
 	}
 }
+
+// EngineUprobe has the kernel copy at each breakpoint, and stops nothing.
+const EngineUprobe = "uprobe"
 
 // ErrNoBreakpoint says that none of the functions to stop at exists in the
 // target.
@@ -63,6 +66,13 @@ type Observer struct {
 // New makes an Observer.
 func New() *Observer { return &Observer{cache: symbolize.NewCache()} }
 
+// KeepIn has what is found out about program files kept between runs. Call it
+// before observing, and Keep in the end.
+func (o *Observer) KeepIn(s symbolize.Store) { o.cache.KeepIn(s) }
+
+// Keep saves what was found out.
+func (o *Observer) Keep() error { return o.cache.Keep() }
+
 // Attach observes a running process.
 func (o *Observer) Attach(ctx context.Context, pid int, opt Options) (*capture.Capture, error) {
 	live, err := target.Open(pid)
@@ -79,6 +89,10 @@ func (o *Observer) Attach(ctx context.Context, pid int, opt Options) (*capture.C
 		return nil, err
 	}
 	s.facts.begin(live)
+	if opt.Engine == EngineUprobe {
+		res, err := s.probe(ctx, popt)
+		return s.finish(res, err)
+	}
 	res, err := ptrace.Observe(ctx, pid, popt, s.pipe)
 	return s.finish(res, err)
 }

@@ -35,7 +35,14 @@ const (
 // copied is a stop that the worker has already left behind.
 type copied struct {
 	ev   capture.Event
+	at   place
 	snap *target.Snapshot
+	// taken is the stack that the stop was taken for, if it is read to see
+	// whether that was right; -1 else.
+	taken int
+	// Of a sample: how often the thread had waited, when that is known.
+	switches uint64
+	counted  bool
 }
 
 // pipeline takes stops on the tracer's thread and reads them on its own.
@@ -53,16 +60,26 @@ type pipeline struct {
 	dropped int
 
 	stacks         interner
-	events         []capture.Event
+	events         []capture.Event // of the reader
 	stops, samples int
-	lastRefresh    time.Time
-	same           sameCall
-	tables         tables
+	// What the tracer's thread recognised by itself.
+	known   known
+	told    ledger
+	recalls map[place][]*recipe // the reader's own list of what it has taught
+	// audit, for tests, has every stop that was recognised read all the same and
+	// is told what it was taken for and what it is.
+	audit       func(taken, is int)
+	lastRefresh time.Time
+	same        sameCall
+	waits       waitTracker
+	tables      tables
 }
 
 func newPipeline(s *session) *pipeline {
-	p := &pipeline{s: s, limit: firstStack, free: make(chan *target.Snapshot, queued), work: make(chan copied, queued)}
-	return p
+	return &pipeline{
+		s: s, limit: firstStack, recalls: make(map[place][]*recipe),
+		free: make(chan *target.Snapshot, queued), work: make(chan copied, queued),
+	}
 }
 
 // fill makes the snapshots, each as large as the first turned out to be: a
@@ -82,6 +99,20 @@ func (p *pipeline) OnStop(st *ptrace.Stop) ptrace.Verdict {
 		p.done.Add(1)
 		go p.run()
 	})
+	ev := p.event(st)
+	taken := -1
+	if ev.Kind == capture.Stop && !p.s.look.any {
+		if r := p.known.find(p.s.live.Mem, p.s.image(), at(st), &st.Regs); r != nil {
+			if r.php {
+				p.s.led(st.TID, st.Regs.TLS)
+			}
+			if taken = r.stack; p.audit == nil {
+				ev.Stack = taken
+				p.told.add(ev)
+				return ptrace.Continue
+			}
+		}
+	}
 	var snap *target.Snapshot
 	select {
 	case snap = <-p.free:
@@ -96,88 +127,145 @@ func (p *pipeline) OnStop(st *ptrace.Stop) ptrace.Verdict {
 	limit := p.limit
 	p.limitMu.Unlock()
 	p.s.copy(snap, limit)
-	ev := capture.Event{At: st.At, Kind: capture.Sample, TID: st.TID}
-	if st.Kind == ptrace.KindBreakpoint {
-		ev.Kind = capture.Stop
-		ev.Symbol = p.s.cap.Observation.Breakpoints[st.Breakpoint].Symbol
-		for i := range maxArgs {
-			v, ok := st.Regs.Arg(i)
-			if !ok {
-				break
-			}
-			ev.Args = append(ev.Args, v)
-		}
+	c := copied{ev: ev, at: at(st), snap: snap, taken: taken}
+	if ev.Kind == capture.Sample {
+		c.switches, c.counted = p.waits.count(p.s.live.Process, st.TID)
 	}
-	p.work <- copied{ev, snap}
+	p.work <- c
 	return ptrace.Continue
+}
+
+// event describes a stop but for its stack.
+func (p *pipeline) event(st *ptrace.Stop) capture.Event {
+	ev := capture.Event{At: st.At, Kind: capture.Sample, TID: st.TID}
+	if st.Kind != ptrace.KindBreakpoint {
+		return ev
+	}
+	ev.Kind = capture.Stop
+	ev.Symbol = p.s.cap.Observation.Breakpoints[st.Breakpoint].Symbol
+	ev.Args = p.told.args()
+	for i := range maxArgs {
+		v, ok := st.Regs.Arg(i)
+		if !ok {
+			break
+		}
+		ev.Args = append(ev.Args, v)
+	}
+	return ev
 }
 
 func (p *pipeline) run() {
 	defer p.done.Done()
-	last := time.Now()
-	for c := range p.work {
-		p.read(c)
-		p.free <- c.snap
-		if now := time.Now(); p.progress != nil && now.Sub(last) > 50*time.Millisecond {
-			last = now
-			p.progress(p.stops, p.samples)
+	var tick <-chan time.Time
+	if p.progress != nil {
+		t := time.NewTicker(50 * time.Millisecond)
+		defer t.Stop()
+		tick = t.C
+	}
+	for {
+		select {
+		case c, more := <-p.work:
+			if !more {
+				return
+			}
+			p.read(c)
+			p.free <- c.snap
+		case <-tick:
+			p.progress(p.stops+p.told.len(), p.samples)
 		}
 	}
 }
 
 // read turns a copied stop into an event.
 func (p *pipeline) read(c copied) {
-	t := p.s.unwind(c.snap)
-	if t.End == symbolize.Truncated {
-		t = p.retry(c.snap, t)
+	var rec *recorder
+	if c.ev.Kind == capture.Stop && !p.s.look.any {
+		for _, r := range p.recalls[c.at] {
+			if c.taken >= 0 || r.img != p.s.image() || !r.in(c.snap) {
+				continue
+			}
+			if c.taken = r.stack; p.audit == nil {
+				p.count(c.ev, r.stack)
+				return
+			}
+		}
+		rec = &recorder{r: c.snap}
 	}
-	withPHP := runsPHP(&t) || c.ev.TID == p.s.live.PID
-	st, z := p.s.joined(c.snap, &t, withPHP)
-	if z != nil && c.ev.Kind == capture.Sample {
+	rd := p.s.unwound(c.snap, rec)
+	if rd.trace.End == symbolize.Truncated {
+		p.retry(&rd, c.snap, rec)
+	}
+	withPHP := runsPHP(&rd.trace) || c.ev.TID == p.s.live.PID
+	st := p.s.joined(c.snap, &rd, rec, withPHP)
+	if z := rd.php; z != nil && c.ev.Kind == capture.Sample {
 		state, ok := z.th.CallState(c.snap, z.frames)
+		if len(z.frames) > 0 {
+			now := wait{switches: c.switches, counted: c.counted, php: state, phpKnown: ok}
+			p.waits.see(p.s.live, c.snap, &st, c.ev.At, now)
+		}
 		p.same.see(c.ev.TID, c.ev.At, state, ok)
 		if n, ok := z.th.LongestArgument(p.s.live.Mem, c.snap, z.frames); ok {
 			p.same.longest, p.same.called = max(p.same.longest, n), true
 		}
 		p.tables.see(p.s, z, c.snap, &st)
 	}
-	p.add(c.ev, st)
+	if c.taken >= 0 {
+		p.audit(c.taken, p.add(c.ev, st))
+		return
+	}
+	id := p.add(c.ev, st)
+	if rec == nil || len(p.recalls[c.at]) >= maxAtPlace || len(p.recalls) >= maxPlaces && p.recalls[c.at] == nil {
+		return
+	}
+	if r := p.s.recipe(c.at, c.snap, &rd, rec); r != nil {
+		r.stack = id
+		p.recalls[c.at] = append(p.recalls[c.at], r)
+		p.known.teach(r)
+	}
 }
 
 // retry gives a truncated walk another chance when modules were loaded since,
 // and has more of the stack copied from the next stop on.
-func (p *pipeline) retry(snap *target.Snapshot, t symbolize.Trace) symbolize.Trace {
-	if len(t.Frames) == 0 {
-		return t
+func (p *pipeline) retry(rd *reading, snap *target.Snapshot, rec *recorder) {
+	if len(rd.trace.Frames) == 0 {
+		return
 	}
-	last := t.Frames[len(t.Frames)-1].PC
+	last := rd.trace.Frames[len(rd.trace.Frames)-1].PC
 	if p.s.image().Mappings().Find(last) == nil && time.Since(p.lastRefresh) > refreshEvery {
 		p.lastRefresh = time.Now()
 		p.s.refreshImage()
-		t = p.s.unwind(snap)
+		*rd = p.s.unwound(snap, rec)
 	}
-	if t.End == symbolize.Truncated {
+	if rd.trace.End == symbolize.Truncated {
 		p.limitMu.Lock()
 		p.limit = min(2*p.limit, maxStack)
 		p.limitMu.Unlock()
 	}
-	return t
 }
 
-// add records an event.
-func (p *pipeline) add(ev capture.Event, st stack.Stack) {
+// add records an event and returns the number of its stack.
+func (p *pipeline) add(ev capture.Event, st stack.Stack) int {
 	if ev.Kind == capture.Stop {
-		p.stops++
 		if len(st.Frames) > 0 {
 			if f := &st.Frames[0]; f.Unresolved() {
 				f.Function = ev.Symbol // it has just made that system call
 			}
 			st.Frames[0].Args = arguments(ev.Symbol, ev.Args)
 		}
+	}
+	id := p.stacks.add(st)
+	p.count(ev, id)
+	return id
+}
+
+// count records an event whose stack is known.
+func (p *pipeline) count(ev capture.Event, id int) {
+	if ev.Kind == capture.Stop {
+		p.stops++
 	} else {
 		p.samples++
 	}
-	ev.Stack = p.stacks.add(st)
+	ev.Stack = id
 	p.events = append(p.events, ev)
 }
 
@@ -185,12 +273,13 @@ func (p *pipeline) add(ev capture.Event, st stack.Stack) {
 func (p *pipeline) close() {
 	p.once.Do(func() { close(p.work) })
 	p.done.Wait()
+	p.waits.close()
 }
 
 func (p *pipeline) into(c *capture.Capture) {
 	c.Stacks = p.stacks.stacks
-	c.Events = p.events
-	c.Observation.Stops, c.Observation.Samples = p.stops, p.samples
+	c.Events = p.told.into(p.events)
+	c.Observation.Stops, c.Observation.Samples = p.stops+p.told.len(), p.samples
 	p.s.look.into(c)
 }
 
@@ -209,9 +298,15 @@ func (s *session) copy(snap *target.Snapshot, limit int) {
 	snap.Freeze()
 }
 
-func (s *session) unwind(snap *target.Snapshot) symbolize.Trace {
-	img := s.image()
-	return img.Symbolize(s.resumers(img.Unwind(snap.Regs, snap), snap))
+func (s *session) unwind(snap *target.Snapshot) symbolize.Trace { return s.unwound(snap, nil).trace }
+
+// unwound unwinds a thread. What is read of PHP on the way is recorded, if rec
+// is not nil.
+func (s *session) unwound(snap *target.Snapshot, rec *recorder) reading {
+	rd := reading{img: s.image()}
+	rd.walk = s.resumers(rd.img.Unwind(snap.Regs, snap), snap, rec.over(snap))
+	rd.trace = rd.img.Symbolize(rd.walk)
+	return rd
 }
 
 // runsPHP reports whether a thread is inside the interpreter.
@@ -244,8 +339,7 @@ func (s *session) thread() *zend.Thread {
 // join merges a thread's native frames with PHP's, which belong to it only if
 // withPHP says so, or, where every thread has its own, if it has any.
 func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) stack.Stack {
-	st, _ := s.joined(snap, t, withPHP)
-	return st
+	return s.joined(snap, &reading{img: s.image(), trace: *t}, nil, withPHP)
 }
 
 // walked are a thread's PHP frames as they were read.
@@ -254,9 +348,45 @@ type walked struct {
 	frames []zend.Frame
 }
 
-// joined is join, with PHP's frames as they were read, nil when there are none.
-func (s *session) joined(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) (stack.Stack, *walked) {
-	img := s.image()
+// joined is join, which leaves PHP's frames as they were read in rd. What it
+// reads is recorded, if rec is not nil.
+func (s *session) joined(snap *target.Snapshot, rd *reading, rec *recorder, withPHP bool) stack.Stack {
+	r := rec.over(snap)
+	in := s.natives(rd.img, &rd.trace)
+	rt := s.runtime()
+	if rt == nil || !withPHP && !rt.ZTS {
+		return stack.Join(in)
+	}
+	th, err := rt.Thread(r, snap.Regs.TLS)
+	if err != nil {
+		if !errors.Is(err, zend.ErrNoThread) {
+			in.PHPErr = err
+		}
+		return stack.Join(in)
+	}
+	z := th.Walk(r)
+	if len(z.Frames) > 0 {
+		s.led(snap.TID, snap.Regs.TLS)
+	}
+	values := s.look.read(th, snap, z.Frames)
+	in.TopCall = func(ed remote.Addr) (bool, bool) { return rt.TopCall(r, ed) }
+	s.phpFrames(&in, rt, r, &z)
+	for i := range in.PHP {
+		in.PHP[i].Values = s.look.shown(values, i)
+	}
+	st := stack.Join(in)
+	s.look.see(&st, values)
+	if len(z.Frames) > 0 {
+		if name, ok := rt.Frameless(s.live.Mem, r, &z.Frames[0]); ok {
+			insertFrameless(&st, name, z.Frames[0].Opcode)
+		}
+	}
+	rd.php = &walked{th, z.Frames}
+	return st
+}
+
+// natives makes a trace ready to be joined.
+func (s *session) natives(img *symbolize.Image, t *symbolize.Trace) stack.Input {
 	in := stack.Input{NativeEnd: stack.End(t.End), NativeErr: t.Err, Native: make([]stack.NativeFrame, len(t.Frames))}
 	for i := range t.Frames {
 		f := &t.Frames[i]
@@ -271,24 +401,12 @@ func (s *session) joined(snap *target.Snapshot, t *symbolize.Trace, withPHP bool
 			in.Native[i].Executes = img.CallsHost(t.Frames[i+1].PC)
 		}
 	}
-	rt := s.runtime()
-	if rt == nil || !withPHP && !rt.ZTS {
-		return stack.Join(in), nil
-	}
-	th, err := rt.Thread(snap, snap.Regs.TLS)
-	if err != nil {
-		if !errors.Is(err, zend.ErrNoThread) {
-			in.PHPErr = err
-		}
-		return stack.Join(in), nil
-	}
-	z := th.Walk(snap)
-	if len(z.Frames) > 0 {
-		s.led(snap.TID, snap.Regs.TLS)
-	}
-	values := s.look.read(th, snap, z.Frames)
+	return in
+}
+
+// phpFrames adds PHP's frames; r reads the memory that they were read from.
+func (s *session) phpFrames(in *stack.Input, rt *zend.Runtime, r remote.Reader, z *zend.Stack) {
 	in.PHPErr = z.Err
-	in.TopCall = func(ed remote.Addr) (bool, bool) { return rt.TopCall(snap, ed) }
 	in.PHP = make([]stack.PHPFrame, len(z.Frames))
 	for i := range z.Frames {
 		f := &z.Frames[i]
@@ -296,19 +414,10 @@ func (s *session) joined(snap *target.Snapshot, t *symbolize.Trace, withPHP bool
 			Frame: stack.Frame{
 				Kind: stack.PHP, Function: f.Function, Class: f.Class, File: f.File, Line: f.Line,
 				Internal: f.Internal, Opcode: f.Opcode, Defined: f.Defined, Via: f.Via,
-				Values: s.look.shown(values, i),
 			},
-			ExecuteData: f.ExecuteData, Handler: f.Handler, Top: f.Top, LineAt: lineAt(rt, snap, f), JITLine: s.jitLine(rt, snap, f),
+			ExecuteData: f.ExecuteData, Handler: f.Handler, Top: f.Top, LineAt: lineAt(rt, r, f), JITLine: s.jitLine(rt, r, f),
 		}
 	}
-	st := stack.Join(in)
-	s.look.see(&st, values)
-	if len(z.Frames) > 0 {
-		if name, ok := rt.Frameless(s.live.Mem, snap, &z.Frames[0]); ok {
-			insertFrameless(&st, name, z.Frames[0].Opcode)
-		}
-	}
-	return st, &walked{th, z.Frames}
 }
 
 // insertFrameless shows the internal function that the innermost PHP code is in,
@@ -337,12 +446,12 @@ func lineAt(rt *zend.Runtime, r remote.Reader, f *zend.Frame) func(remote.Addr) 
 
 // jitLine reads lines off JIT code, which is read from the running process: it
 // does not change once it is written. Oplines are in the snapshot.
-func (s *session) jitLine(rt *zend.Runtime, snap *target.Snapshot, f *zend.Frame) func(remote.Addr, bool) (int, string, bool, bool) {
+func (s *session) jitLine(rt *zend.Runtime, then remote.Reader, f *zend.Frame) func(remote.Addr, bool) (int, string, bool, bool) {
 	if f.Internal {
 		return nil
 	}
 	r := remote.ReaderFunc(func(p []byte, at remote.Addr) (int, error) {
-		if n, err := snap.ReadMemory(p, at); err == nil {
+		if n, err := then.ReadMemory(p, at); err == nil {
 			return n, nil
 		}
 		return s.live.Mem.ReadMemory(p, at)

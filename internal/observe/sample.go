@@ -67,6 +67,9 @@ func (s *session) sample(ctx context.Context) (*capture.Capture, error) {
 		}
 		s.led(p.tid, p.tls)
 		s.pipe.add(capture.Event{Kind: capture.Sample, TID: p.tid}, phpOnly(&z))
+		if c, err := s.live.Blocked(p.tid); err == nil && len(z.Frames) > 0 {
+			s.pipe.waits.once(s.live, c)
+		}
 	}
 	s.note("read without stopping the worker: PHP frames only, and the innermost line may be one it has left since")
 	if torn > 0 {

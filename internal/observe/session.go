@@ -13,12 +13,12 @@ import (
 	"time"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
+	"github.com/phpwhy/phpwhy/internal/proc"
 	"github.com/phpwhy/phpwhy/internal/ptrace"
 	"github.com/phpwhy/phpwhy/internal/stack"
 	"github.com/phpwhy/phpwhy/internal/target"
 	"github.com/phpwhy/phpwhy/internal/zend"
 	"github.com/phpwhy/phpwhy/symbolize"
-	"github.com/phpwhy/phpwhy/symbolize/dwinfo"
 	"github.com/phpwhy/phpwhy/symbolize/remote"
 )
 
@@ -138,7 +138,7 @@ func (s *session) openZend() (*zend.Runtime, error) {
 	}
 	if d, _ := m.DWARF(); d != nil {
 		if s.types == nil {
-			s.types = &dwarfTypes{m: m, d: d}
+			s.types = &dwarfTypes{m: m}
 		}
 		o.Types = s.types
 	}
@@ -148,7 +148,6 @@ func (s *session) openZend() (*zend.Runtime, error) {
 // dwarfTypes reads struct layouts from the PHP module's DWARF.
 type dwarfTypes struct {
 	m symbolize.MappedModule
-	d *dwinfo.Data
 }
 
 // Structs implements zend.Types. The functions named here are compiled in the
@@ -160,7 +159,7 @@ func (t *dwarfTypes) Structs(names ...string) (map[string]zend.Struct, error) {
 			pcs = append(pcs, sym.Value)
 		}
 	}
-	found, err := t.d.StructsIn(pcs, names...)
+	found, err := t.m.StructsIn(pcs, names...)
 	if err != nil {
 		return nil, err
 	}
@@ -202,14 +201,18 @@ func (s *session) hostJIT(img *symbolize.Image) {
 	}
 }
 
-// prepare finds the functions to stop at.
+// prepare makes room for stops, and finds the functions to stop at.
 func (s *session) prepare(opt Options) (ptrace.Options, error) {
 	po := ptrace.Options{
 		Engine: opt.Engine, SampleEvery: opt.SampleEvery, MaxStops: opt.Stops, For: opt.For, MaxPause: opt.MaxPause,
+		Program: s.live.Program,
 	}
 	s.pipe.progress = opt.Progress
-	first := s.rehearse()
-	s.pipe.fill(first, first.Cap())
+	if opt.Engine != EngineUprobe {
+		first := s.rehearse()
+		s.pipe.fill(first, first.Cap())
+	}
+	s.warm()
 	if len(opt.Break) == 0 {
 		return po, nil
 	}
@@ -380,12 +383,18 @@ func (s *session) rehearse() *target.Snapshot {
 	return snap
 }
 
-// preload begins to read libc's debug information: a distribution's file is
-// compressed, and inflating it takes longer than all the rest. It takes a
-// processor's time, so it must not run while the worker stands still.
-func (s *session) preload() {
+// warm reads, while the worker still runs undisturbed, the tables that its
+// stacks will be read with. The first stop would wait for them else, and those
+// behind it would find the queue full.
+func (s *session) warm() {
+	names := map[string]*symbolize.MappedModule{stack.Executor: &s.php, "php_execute_script": &s.php}
 	if libc, err := s.image().Libc(); err == nil {
-		libc.Preload()
+		names["mmap"] = &libc
+	}
+	for name, m := range names {
+		if sym, ok := m.Symbol(name); ok {
+			m.Warm(sym.Value)
+		}
 	}
 }
 
@@ -415,16 +424,24 @@ func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.preload()
 	traces := make([]symbolize.Trace, len(snaps))
+	walks := make([]symbolize.Walk, len(snaps))
 	running := false
+	img := s.image()
 	for i, snap := range snaps {
-		traces[i] = s.unwind(snap)
+		walks[i] = s.resumers(img.Unwind(snap.Regs, snap), snap, snap)
+	}
+	img.NameAhead(walks)
+	for i := range snaps {
+		traces[i] = img.Symbolize(walks[i])
 		running = running || runsPHP(&traces[i])
 	}
 	for i, snap := range snaps {
 		withPHP := runsPHP(&traces[i]) || !running && snap.TID == s.live.PID
 		s.pipe.add(capture.Event{Kind: capture.Sample, TID: snap.TID}, s.join(snap, &traces[i], withPHP))
+		if c, err := proc.CallAt(&snap.Regs); err == nil && withPHP {
+			s.pipe.waits.once(s.live, c)
+		}
 	}
 	s.describe()
 	s.cap.Observation.Engine = "none"

@@ -157,6 +157,17 @@ func (p *Process) path(name string) string {
 	return filepath.Join("/proc", strconv.Itoa(p.PID), name)
 }
 
+// Program tells one program that the process runs from the next: it changes
+// when the process calls exec, even of the same file, because the kernel then
+// chooses new addresses. It is the auxiliary vector, nil when it can't be read.
+func (p *Process) Program() []byte {
+	b, err := os.ReadFile(p.path("auxv"))
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
 // Alive reports whether the same process still runs (zombies don't).
 func (p *Process) Alive() bool {
 	st, err := p.fs.Stat()

@@ -3,9 +3,6 @@ package ptrace
 import (
 	"errors"
 	"fmt"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/phpwhy/phpwhy/internal/proc"
 )
@@ -21,9 +18,9 @@ const (
 // thread. An engine that never stops the worker (uprobe) or stops it at every
 // system call fits in beside it: hit is where a stop is recognised.
 type engine interface {
-	// prepare does what takes long and needs no standing target.
+	// prepare checks what can be checked, and does what takes long, before arm.
 	prepare() error
-	// arm sets the breakpoints in a target whose threads all stand still.
+	// arm sets the breakpoints while the target runs.
 	arm() error
 	// pause takes them out for a while and unpause puts them back, while
 	// threads run.
@@ -38,7 +35,8 @@ type engine interface {
 	// memory, and forked removes those from a child's copy.
 	inMemory() bool
 	forked(t *tracee) error
-	// lost says that the target's program is gone and with it the breakpoints.
+	// lost says that the breakpoints are gone: removed, or with the target's
+	// program. Twice is fine.
 	lost()
 	// hit looks at a SIGTRAP stop. It returns the index of the breakpoint and
 	// the registers with the program counter on it, or notOurs, or stale.
@@ -64,57 +62,48 @@ func (s *session) engineFor(name string, o *Options) (engine, error) {
 	return nil, fmt.Errorf("no engine %q: %w (known: %s, %s, %s, %s)", name, ErrUnsupported, EngineAuto, EngineHWBP, EngineInt3, EngineSyscall)
 }
 
-// choose arms the first engine that works, and leaves all threads standing.
-// It returns how long they have stood.
-func (s *session) choose(o *Options) (why []EngineChoice, stood time.Duration, err error) {
+// choose arms the first engine that works.
+func (s *session) choose(o *Options) (why []EngineChoice, err error) {
 	names := []string{o.Engine}
 	if o.Engine == "" || o.Engine == EngineAuto {
 		names = []string{EngineHWBP, EngineInt3, EngineSyscall}
 	}
-	// Found while the target still runs. What fails here fails again in spread.
-	_ = s.borrow()
 	var errs error
 	for _, name := range names {
 		e, err := s.engineFor(name, o)
 		if err != nil {
-			return why, stood, err
+			return why, err
 		}
-		d, err := s.try(e)
-		stood += d
+		err = s.try(e)
 		why = append(why, EngineChoice{Engine: name, Err: err})
 		if err == nil || s.ended != nil {
-			return why, stood, err
+			return why, err
 		}
 		errs = errors.Join(errs, fmt.Errorf("engine %s: %w", name, err))
 		if gone(err) {
 			break
 		}
 	}
-	return why, stood, &proc.Error{PID: s.pid, What: "set breakpoints in the memory", Err: errs}
+	return why, &proc.Error{PID: s.pid, What: "set breakpoints in the memory", Err: errs}
 }
 
-// try arms one engine and leaves all threads standing, or running when it
-// does not work. It returns how long they have stood.
-func (s *session) try(e engine) (time.Duration, error) {
+// try arms one engine. When it does not work nothing is left of it.
+func (s *session) try(e engine) error {
 	if err := e.prepare(); err != nil {
-		return 0, err
+		return err
 	}
-	from := time.Now()
-	late := s.stopAll()
-	if s.ended != nil {
-		return time.Since(from), errors.Join(unix.ESRCH, e.disarm())
-	}
-	if s.usable() == nil && late != nil {
-		return time.Since(from), errors.Join(fmt.Errorf("stop the threads: %w", late), e.disarm(), s.resumeAll())
-	}
-	// What is left by an earlier tracer and can't be removed is told by the
-	// engine that it is in the way of.
-	_ = s.reclaim()
 	s.eng = e
 	err := e.arm()
-	if err != nil {
-		s.eng = nil
-		err = errors.Join(err, e.disarm(), s.resumeAll())
+	if err == nil {
+		return nil
 	}
-	return time.Since(from), err
+	if s.net != nil && s.net.Page != 0 && !s.held {
+		err = errors.Join(err, s.stopAll(), e.disarm(), s.resumeAll())
+		s.hasStood()
+	} else {
+		err = errors.Join(err, e.disarm())
+	}
+	e.lost()
+	s.eng = nil
+	return err
 }

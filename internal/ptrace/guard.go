@@ -24,11 +24,28 @@ type undo struct {
 	PID   int
 	Sites []undoSite
 	Net   net
+	// Exposed are the masks of the threads that have SIGTRAP unblocked for the
+	// time being, by thread.
+	Exposed map[int]uint64
 }
 
 type undoSite struct {
 	Addr, Slot uint64
 	Code       []byte // of the instruction
+}
+
+// undo is what a guard needs to know of every engine.
+func (s *session) undo() undo {
+	u := undo{PID: s.pid, Exposed: map[int]uint64{}}
+	if s.net != nil {
+		u.Net = *s.net
+	}
+	for tid, t := range s.threads {
+		if t.exposed != 0 {
+			u.Exposed[tid] = t.exposed
+		}
+	}
+	return u
 }
 
 // guard is the process that waits for this one's death. The worker survives
@@ -61,7 +78,8 @@ func startGuard() (*guard, error) {
 	go func() {
 		var err error
 		g.cmd, err = os.StartProcess("/proc/self/exe", []string{"phpwhy", GuardArg}, &os.ProcAttr{
-			Files: []*os.File{inR, outW, nil},
+			// Go opens /dev/null for what is closed, and a root directory may have none.
+			Files: []*os.File{inR, outW, outW},
 			Env:   []string{"GOMAXPROCS=1"},
 			// A session of its own: Ctrl-C and the like must not end it.
 			Sys: &syscall.SysProcAttr{Setsid: true},
@@ -191,7 +209,7 @@ func (u *undo) apply(mem *os.File) error {
 	}
 	until := time.Now().Add(detachTimeout)
 	for {
-		err := onThread(func() error { return u.restore(e) })
+		err := onThread(u.restore)
 		if !errors.Is(err, ErrTraced) && !errors.Is(err, proc.ErrPermission) || time.Now().After(until) {
 			return err
 		}
@@ -199,13 +217,19 @@ func (u *undo) apply(mem *os.File) error {
 	}
 }
 
-// restore takes over the dead tracer's session, to release it as it would have.
-func (u *undo) restore(e *int3) error {
+// restore takes over the dead tracer's session. It removes what it finds, not
+// what was put there: another tracer may have come first.
+func (u *undo) restore() error {
 	s := newSession(u.PID)
 	if err := s.attach(); err != nil {
 		return errors.Join(err, s.close())
 	}
-	n := u.Net
-	e.s, s.eng, s.net = s, e, &n
-	return s.release()
+	err := errors.Join(s.stopAll(), s.reclaim())
+	for tid, mask := range u.Exposed {
+		if t := s.threads[tid]; t != nil && t.stopped {
+			t.exposed = mask
+			err = errors.Join(err, ignoreGone(t.cover()))
+		}
+	}
+	return errors.Join(err, s.close())
 }

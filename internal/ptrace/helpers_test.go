@@ -154,7 +154,7 @@ func (w *worker) awaitLoops(n uint64) {
 	from := w.count(loops)
 	for end := time.Now().Add(5 * time.Second); w.count(loops) < from+n; {
 		if time.Now().After(end) {
-			w.t.Fatalf("worker %d does not run: %s", w.pid, statusField(w.pid, "State"))
+			w.t.Fatalf("worker %d does not run: %s; %v", w.pid, statusField(w.pid, "State"), ended(w))
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -288,4 +288,12 @@ func median[T int | float64 | time.Duration](v []T) T {
 	s := slices.Clone(v)
 	slices.Sort(s)
 	return s[len(s)/2]
+}
+
+// ended says how a worker that has ended did so.
+func ended(w *worker) error {
+	if !strings.HasPrefix(statusField(w.pid, "State"), "Z") || w.cmd == nil {
+		return nil
+	}
+	return w.cmd.Wait()
 }

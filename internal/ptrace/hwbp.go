@@ -39,7 +39,8 @@ type hwbp struct {
 	si  trapInfo
 	off bool
 	// bare says that the last hit came as a plain debug exception; see hit.
-	bare bool
+	bare  bool
+	guard *guard // nil unless threads have been exposed
 }
 
 func newHWBP(s *session, bps []Breakpoint) *hwbp { return &hwbp{s: s, bps: bps} }
@@ -55,14 +56,33 @@ func (e *hwbp) arm() error {
 	// Events start disabled, so that a refusal leaves no trace.
 	e.off = true
 	for _, t := range e.s.threads {
-		if err := e.addThread(t); err != nil {
+		if err := ignoreGone(e.addThread(t)); err != nil {
 			return err
 		}
 	}
 	if err := e.s.spread(e.layout); err != nil && !errors.Is(err, ErrOwnAction) {
 		return err
 	}
+	if err := e.protect(); err != nil {
+		return err
+	}
 	return e.unpause()
+}
+
+// protect sees to threads that block SIGTRAP, which a bare exception (see hit)
+// forces on them. A guard blocks it again should this process die.
+func (e *hwbp) protect() error {
+	if !e.s.masked() {
+		return nil
+	}
+	var err error
+	if e.guard, err = startGuard(); err != nil {
+		return err
+	}
+	if err := e.s.expose(); err != nil {
+		return err
+	}
+	return e.guard.brief(e.s.undo())
 }
 
 var hwbpHandler = []byte{
@@ -154,13 +174,20 @@ func (e *hwbp) disarm() error {
 	for _, t := range e.s.threads {
 		e.dropThread(t)
 	}
-	return e.s.unspread()
+	return errors.Join(e.s.cover(), e.s.unspread())
 }
 
 func (e *hwbp) inMemory() bool       { return false }
 func (e *hwbp) forked(*tracee) error { return nil }
 func (e *hwbp) original(*userRegs)   {}
-func (e *hwbp) lost()                {}
+
+// lost tells the guard that there is nothing left to do.
+func (e *hwbp) lost() {
+	if e.guard != nil {
+		e.guard.dismiss()
+		e.guard = nil
+	}
+}
 
 // hit also knows the breakpoint when the processor's status register (DR6) was
 // empty, as was seen with several threads in a busy virtual machine. The

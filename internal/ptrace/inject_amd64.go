@@ -17,8 +17,11 @@ import (
 // is laid out before the first register changes: below its stack stands the
 // frame of a signal that never was, with all its registers in it. The system
 // call instruction is followed by ret, that leads to the libc's own restorer,
-// and rt_sigreturn(2) takes everything from the frame. A living tracer does
-// not let it come to that: it puts the registers back itself.
+// and rt_sigreturn(2) takes everything from the frame.
+//
+// Where nobody needs the call's result, that is also the quick way: send lays
+// out several calls and lets the thread go, which stands still only once. inject
+// follows one call and puts the registers back itself.
 
 const (
 	// maxInjectStops bounds the stops seen before an injected call is done.
@@ -139,18 +142,9 @@ func (s *session) inject(t *tracee, c *call) (uint64, error) {
 	if err != nil {
 		return fail(err)
 	}
-	sp, data, err := s.wayHome(t, mem, &saved, mask, c.data)
+	r, data, err := s.lay(t, mem, &saved, []call{*c})
 	if err != nil {
 		return fail(err)
-	}
-	r := saved
-	r.Rip, r.Rsp, r.Rax, r.Orig_rax = s.code.call, sp, c.nr, ^uint64(0) // -1: nothing to restart
-	for i, p := range []*uint64{&r.Rdi, &r.Rsi, &r.Rdx, &r.R10, &r.R8, &r.R9} {
-		if i < len(c.args) {
-			if *p = c.args[i]; *p&inData != 0 && *p != ^uint64(0) {
-				*p = data + *p&^inData
-			}
-		}
 	}
 	ret, err := s.runCall(t, &r)
 	if err != nil && gone(err) {
@@ -168,11 +162,97 @@ func (s *session) inject(t *tracee, c *call) (uint64, error) {
 		return fail(unix.Errno(-e))
 	}
 	if len(c.data) > 0 {
-		if _, err := mem.ReadAt(c.data, int64(data)); err != nil {
+		if _, err := mem.ReadAt(c.data, int64(data[0])); err != nil {
 			return fail(err)
 		}
 	}
 	return ret, nil
+}
+
+// send has a thread that stands in a stop make the calls and go home, once it
+// is resumed or detached; it reports whether that can be done. A thread in a
+// group stop would not run, and one whose system call goes on with the rest of
+// its time would begin it anew.
+func (s *session) send(t *tracee, calls ...call) (bool, error) {
+	var r userRegs
+	if err := getRegs(t.tid, &r); err != nil {
+		return false, err
+	}
+	if t.group || int64(r.Orig_rax) >= 0 && -int64(r.Rax) == eRestartRestart {
+		return false, nil
+	}
+	if err := s.borrow(); err != nil {
+		return false, err
+	}
+	r, _, err := s.lay(t, s.mem, &r, calls)
+	if err == nil {
+		err = setRegs(t.tid, &r)
+	}
+	if err != nil {
+		return false, err
+	}
+	// No signal may come first: there may be thousands. The last frame has the
+	// mask as it was; a tracer killed before this leaves nothing undone.
+	return true, setSigMask(t.tid, ^uint64(0))
+}
+
+// have has any one thread make the calls while the others run. It returns the
+// thread that is on its way, nil when the calls have been made.
+func (s *session) have(calls ...call) (*tracee, error) {
+	var errs error
+	for _, t := range s.vehicles() {
+		if t.stopped { // and is to stay so: a program at its start
+			return nil, s.injectAll(t, calls)
+		}
+		_ = interrupt(t.tid)
+		if err := s.settle(t); err != nil {
+			errs = errors.Join(errs, err) // another one may do
+			continue
+		}
+		if s.ended != nil || s.threads[t.tid] != t {
+			continue
+		}
+		sent, err := s.send(t, calls...)
+		if err == nil && !sent {
+			err = s.injectAll(t, calls)
+		}
+		err = errors.Join(err, s.resume(t, 0))
+		s.hasStood()
+		switch {
+		case err == nil && sent:
+			return t, nil
+		case !errors.Is(err, ErrNoRoom):
+			return nil, err
+		}
+		errs = errors.Join(errs, err)
+	}
+	if errs == nil {
+		errs = s.noThread()
+	}
+	return nil, errs
+}
+
+func (s *session) injectAll(t *tracee, calls []call) error {
+	for i := range calls {
+		if _, err := s.inject(t, &calls[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// vehicles are the threads that may be made to run calls, the main one first.
+func (s *session) vehicles() []*tracee {
+	var out []*tracee
+	for tid, t := range s.threads {
+		if t.child {
+			continue
+		}
+		if out = append(out, t); tid == s.pid {
+			out[0], out[len(out)-1] = out[len(out)-1], out[0]
+		}
+	}
+	return out
 }
 
 // memoryOf returns the memory that a thread or child runs in.

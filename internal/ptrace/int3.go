@@ -1,10 +1,12 @@
 package ptrace
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/phpwhy/phpwhy/internal/ptrace/x86"
 )
@@ -31,6 +33,7 @@ type int3 struct {
 	want  bool   // a guard
 	page  uint64
 	armed bool // bytes may be in the target's memory
+	found bool // left by a tracer that was killed: the net's handler may have run
 }
 
 // site is one breakpoint's place in the code.
@@ -57,6 +60,10 @@ func (e *int3) prepare() error {
 }
 
 func (e *int3) arm() error {
+	// First of all, because it also removes an earlier tracer's breakpoints.
+	if own, err := e.s.ownAction(); err != nil || own {
+		return cmp.Or(err, ErrOwnAction)
+	}
 	for _, bp := range e.bps {
 		var code [x86.MaxLen]byte
 		n, err := e.s.mem.ReadAt(code[:], int64(bp.Addr))
@@ -78,9 +85,12 @@ func (e *int3) arm() error {
 	if err := e.s.spread(e.layout); err != nil {
 		return err
 	}
+	if err := e.s.expose(); err != nil {
+		return err
+	}
 	if e.guard != nil {
 		if err := e.guard.brief(e.undo()); err != nil {
-			return errors.Join(err, e.s.unspread())
+			return err
 		}
 	}
 	return e.unpause()
@@ -120,7 +130,7 @@ func (e *int3) layout(page uint64) (code []byte, handler, restorer uint64) {
 
 // undo is what the guard needs to know.
 func (e *int3) undo() undo {
-	u := undo{PID: e.s.pid, Net: *e.s.net}
+	u := e.s.undo()
 	for _, t := range e.at {
 		u.Sites = append(u.Sites, undoSite{Addr: t.addr, Slot: t.slot, Code: t.insn.Bytes()})
 	}
@@ -161,9 +171,7 @@ func (e *int3) disarm() error {
 			errs = errors.Join(errs, ignoreGone(e.leave(t)))
 		}
 	}
-	errs = errors.Join(errs, e.s.unspread())
-	e.lost()
-	return errs
+	return errors.Join(errs, e.s.cover(), e.s.unspread())
 }
 
 // lost tells the guard that there is nothing left to remove.
@@ -201,11 +209,56 @@ func (e *int3) leave(t *tracee) error {
 		}
 		sig = ev.unblockable()
 	}
+	if e.slotsInUse() {
+		if err := e.leaveFrames(t, r.Rsp); err != nil {
+			return err
+		}
+	}
 	was := r.Rip
 	if e.original(&r); r.Rip == was {
 		return nil
 	}
 	return setRegs(t.tid, &r)
+}
+
+// slotsInUse reports whether threads may have been sent to the copies of the
+// instructions: by pass when one can't be emulated, or by the net's handler.
+func (e *int3) slotsInUse() bool {
+	return e.found || slices.ContainsFunc(e.at, func(t site) bool { return !t.insn.Emulated() })
+}
+
+// maxStackScan bounds the part of a stack that is searched for signal frames.
+const maxStackScan = 8 << 20
+
+// leaveFrames does for the frames of signal handlers what leave does for the
+// thread: a signal that came at a copy has its address in the frame, to
+// return to. Nothing else has a reason to point there.
+func (e *int3) leaveFrames(t *tracee, sp uint64) error {
+	end, err := mappingEnd(e.s.pid, sp)
+	if err != nil {
+		return err
+	}
+	sp &^= 7
+	buf := make([]byte, 64<<10)
+	for at := sp; at < end && at-sp < maxStackScan; at += uint64(len(buf)) {
+		n, err := e.s.mem.ReadAt(buf[:min(uint64(len(buf)), end-at)], int64(at))
+		if n == 0 {
+			return err
+		}
+		for i := 0; i+8 <= n; i += 8 {
+			r := userRegs{Rip: binary.LittleEndian.Uint64(buf[i:])}
+			if r.Rip < e.page+slotsAt || r.Rip >= e.page+netPageSize {
+				continue
+			}
+			if e.original(&r); r.Rip >= e.page && r.Rip < e.page+netPageSize {
+				continue
+			}
+			if _, err := e.s.mem.WriteAt(binary.LittleEndian.AppendUint64(nil, r.Rip), int64(at)+int64(i)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // original translates a program counter in a slot: on the copy to the

@@ -33,7 +33,7 @@ func (s *session) reclaim() error {
 	if page == 0 {
 		return nil
 	}
-	e := &int3{s: s, page: page, at: s.sites(page, code)}
+	e := &int3{s: s, page: page, at: s.sites(page, code), found: true}
 	if err := e.write(s.mem, false); err != nil {
 		return err
 	}
@@ -86,10 +86,11 @@ func (s *session) sites(page uint64, code []byte) []site {
 		}
 		var insn [x86.MaxLen]byte
 		n, _ := s.mem.ReadAt(insn[:], int64(addr))
-		if n == 0 || insn[0] != int3Byte {
-			continue
+		first := code[slot-page+firstAt]
+		if n == 0 || insn[0] != int3Byte && insn[0] != first {
+			continue // other code by now; with first in its place a guard has been here
 		}
-		insn[0] = code[slot-page+firstAt]
+		insn[0] = first
 		if in, err := x86.Decode(insn[:n]); err == nil {
 			out = append(out, site{addr: addr, insn: in, slot: slot})
 		}

@@ -1,6 +1,7 @@
 package ptrace
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,14 +20,20 @@ const pauseSlack = 2 * time.Millisecond
 // Observe traces a process until Options say that it is enough, the context is
 // cancelled, or the process ends. The result is valid together with an error.
 func Observe(ctx context.Context, pid int, o Options, h Handler) (Result, error) {
-	res := Result{PID: pid}
-	if _, err := proc.Open(pid); err != nil {
+	res := Result{PID: pid, Hits: make([]uint64, len(o.Breakpoints))}
+	p, err := proc.Open(pid)
+	if err != nil {
 		return res, err
 	}
-	err := onThread(func() error {
+	err = onThread(func() error {
 		s := newSession(pid)
 		if err := s.attach(); err != nil {
 			return errors.Join(err, s.release())
+		}
+		// From here on an exec is reported.
+		if o.Program != nil && !bytes.Equal(o.Program, p.Program()) {
+			res.Ended = EndExec
+			return s.release()
 		}
 		return newObserver(s, o, h, &res).run(ctx)
 	})
@@ -64,9 +71,7 @@ func (ob *observer) run(ctx context.Context) (err error) {
 			err = fmt.Errorf("%w: %v\n%s", ErrPanic, p, debug.Stack())
 		}
 		ob.res.Duration = time.Since(ob.began)
-		from := time.Now()
 		err = errors.Join(err, s.release())
-		ob.stood(time.Since(from))
 		ob.finish()
 	}()
 	if ob.w, err = newWaiter(); err != nil {
@@ -81,6 +86,7 @@ func (ob *observer) run(ctx context.Context) (err error) {
 	ob.began = time.Now()
 	ob.w.start(ctx, ob.o.For, ob.o.SampleEvery)
 	defer ob.w.close()
+	s.held = false
 	if err := s.resumeAll(); err != nil {
 		return err
 	}
@@ -88,9 +94,8 @@ func (ob *observer) run(ctx context.Context) (err error) {
 }
 
 func (ob *observer) arm() error {
-	why, stood, err := ob.s.choose(&ob.o)
+	why, err := ob.s.choose(&ob.o)
 	ob.res.Why = why
-	ob.stood(stood)
 	if err == nil {
 		ob.res.Engine = why[len(why)-1].Engine
 	} else if ob.s.ended != nil {
@@ -102,6 +107,9 @@ func (ob *observer) arm() error {
 // finish fills in what the result says about the whole.
 func (ob *observer) finish() {
 	ob.res.Threads = ob.s.seized
+	for _, d := range ob.s.stood {
+		ob.stood(d)
+	}
 	if ob.s.ended != nil && (ob.res.Ended == EndError || *ob.s.ended == EndExited) {
 		ob.res.Ended = *ob.s.ended
 	}
@@ -212,6 +220,9 @@ func (ob *observer) handle(ev *event) error {
 		return nil
 	case ev.trace() == unix.PTRACE_EVENT_STOP:
 		t.group = ev.sig() != int(unix.SIGTRAP)
+		if t.born != 0 {
+			return s.arrived(t)
+		}
 		if t.sample {
 			t.sample = false
 			return ob.sample(t)

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/phpwhy/phpwhy/internal/proc"
 )
 
 func TestEachEngineStopsAtTheFirstInstruction(t *testing.T) {
@@ -128,6 +130,33 @@ func TestSamplesFindThreadsAnywhere(t *testing.T) {
 		t.Errorf("%v %+v", seen, res)
 	}
 	w.mustBeClean()
+}
+
+// Addresses that were looked up in one program must not be used in the next.
+func TestAProgramThatWasReplacedIsLeftAlone(t *testing.T) {
+	for _, engine := range engines {
+		t.Run(engine, func(t *testing.T) {
+			w := start(t, 1, "hot")
+			p, err := proc.Open(w.pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := Options{Engine: engine, Breakpoints: at(t, w.pid, "mremap"), MaxStops: 3, For: 5 * time.Second, Program: p.Program()}
+			if res, err := Observe(t.Context(), w.pid, o, HandlerFunc(nop)); err != nil || res.Ended != EndStops {
+				t.Fatalf("%+v, %v", res, err)
+			}
+			other, err := proc.Open(start(t, 1, "hot").pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.Program = other.Program()
+			if res, err := Observe(t.Context(), w.pid, o, HandlerFunc(nop)); err != nil || res.Ended != EndExec || res.Hits[0] != 0 {
+				t.Fatalf("%+v, %v", res, err)
+			}
+			w.awaitLoops(100)
+			w.mustBeClean()
+		})
+	}
 }
 
 func TestNewThreadsAndChildren(t *testing.T) {

@@ -8,12 +8,10 @@ import (
 	"io"
 	"os"
 	"reflect"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/phpwhy/phpwhy/internal/proc"
 	"github.com/phpwhy/phpwhy/symbolize/remote"
 )
 
@@ -21,15 +19,11 @@ import (
 // a Subject.
 const ProbeArg = "__ptrace-subject"
 
-// EngineUprobe can be tried on a Subject. It is no engine of this package.
-const EngineUprobe = "uprobe"
-
 // Subject is a process of our own on which the engines are tried: it calls one
 // function every millisecond until it is closed, or this process ends.
 type Subject struct {
 	PID int
 	At  remote.Addr // of the function
-	TID int         // of the thread that calls it
 
 	cmd  *os.Process
 	pipe *os.File
@@ -57,14 +51,15 @@ func StartSubject() (*Subject, error) {
 	}
 	defer outR.Close()
 	p, err := os.StartProcess("/proc/self/exe", []string{"phpwhy", ProbeArg}, &os.ProcAttr{
-		Files: []*os.File{inR, outW, nil}, Env: []string{"GOMAXPROCS=1"},
+		// Go opens /dev/null for what is closed, and a root directory may have none.
+		Files: []*os.File{inR, outW, outW}, Env: []string{"GOMAXPROCS=1"},
 	})
 	err = errors.Join(err, outW.Close())
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start a process to try the engines on: %w", err), inW.Close())
 	}
 	s := &Subject{PID: p.Pid, cmd: p, pipe: inW}
-	var hello [16]byte
+	var hello [8]byte
 	err = outR.SetReadDeadline(time.Now().Add(subjectTimeout))
 	if err == nil {
 		_, err = io.ReadFull(outR, hello[:])
@@ -73,7 +68,6 @@ func StartSubject() (*Subject, error) {
 		return nil, errors.Join(fmt.Errorf("the process to try the engines on did not start: %w", err), s.Close())
 	}
 	s.At = remote.Addr(binary.LittleEndian.Uint64(hello[:]))
-	s.TID = int(binary.LittleEndian.Uint64(hello[8:]))
 	return s, nil
 }
 
@@ -90,9 +84,7 @@ func subjectMain(in io.Reader, out io.Writer) int {
 	if err := defaultAction(unix.SIGTRAP); err != nil {
 		return 1
 	}
-	runtime.LockOSThread() // for uprobes, which count one thread's calls
 	hello := binary.LittleEndian.AppendUint64(nil, uint64(reflect.ValueOf(called).Pointer()))
-	hello = binary.LittleEndian.AppendUint64(hello, uint64(unix.Gettid()))
 	if _, err := out.Write(hello); err != nil {
 		return 1
 	}
@@ -122,11 +114,8 @@ func counted(n int) int { return n + 1 }
 
 // Try makes the subject stop by an engine and returns how often it did.
 func (s *Subject) Try(ctx context.Context, engine string) (int, error) {
-	switch engine {
-	case EngineSyscall:
+	if engine == EngineSyscall {
 		return s.trySyscall(ctx)
-	case EngineUprobe:
-		return s.tryUprobe(ctx)
 	}
 	o := Options{Engine: engine, Breakpoints: []Breakpoint{{Addr: s.At, Name: "a function of our own"}}, MaxStops: tries, For: tryFor}
 	res, err := Observe(ctx, s.PID, o, HandlerFunc(func(*Stop) Verdict { return Continue }))
@@ -199,41 +188,6 @@ func (s *Subject) untraced() {
 	for until := time.Now().Add(detachTimeout); statusField(s.PID, "TracerPid") != "0" && time.Now().Before(until); {
 		time.Sleep(detachPoll)
 	}
-}
-
-// uprobeType is where the kernel tells the number of uprobe events.
-const uprobeType = "/sys/bus/event_source/devices/uprobe/type"
-
-// tryUprobe counts calls by a uprobe; nothing is stopped.
-func (s *Subject) tryUprobe(ctx context.Context) (int, error) {
-	p, err := proc.Open(s.PID)
-	if err != nil {
-		return 0, err
-	}
-	maps, err := p.Mappings()
-	if err != nil {
-		return 0, err
-	}
-	m := maps.Find(s.At)
-	if m == nil {
-		return 0, fmt.Errorf("%s is not mapped", s.At)
-	}
-	fd, err := openUprobe("/proc/self/exe", m.Offset+uint64(s.At-m.Start), s.TID)
-	if err != nil {
-		return 0, fmt.Errorf("uprobe: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "uprobe")
-	defer f.Close()
-	for until := time.Now().Add(tryFor); time.Now().Before(until) && ctx.Err() == nil; time.Sleep(subjectPause) {
-		var b [8]byte // PERF_FORMAT without flags: the count
-		if _, err := f.Read(b[:]); err != nil {
-			return 0, fmt.Errorf("read the uprobe's count: %w", err)
-		}
-		if n := binary.LittleEndian.Uint64(b[:]); n >= tries {
-			return int(n), nil
-		}
-	}
-	return 0, notStopped(0, ctx.Err())
 }
 
 // TryHardware asks the kernel for a hardware breakpoint in a thread of another

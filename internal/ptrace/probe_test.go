@@ -20,7 +20,7 @@ func TestEveryEngineStopsTheSubject(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	for _, engine := range []string{EngineHWBP, EngineInt3, EngineSyscall, EngineUprobe} {
+	for _, engine := range []string{EngineHWBP, EngineInt3, EngineSyscall} {
 		t.Run(engine, func(t *testing.T) {
 			if n, err := s.Try(t.Context(), engine); err != nil || n < tries {
 				t.Errorf("%d stops, %v", n, err)

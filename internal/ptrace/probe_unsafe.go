@@ -1,10 +1,6 @@
 package ptrace
 
 import (
-	"os"
-	"runtime"
-	"strconv"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -17,27 +13,4 @@ func defaultAction(sig unix.Signal) error {
 		return e
 	}
 	return nil
-}
-
-// openUprobe counts how often a thread reaches a place in a file.
-func openUprobe(path string, off uint64, tid int) (int, error) {
-	b, err := os.ReadFile(uprobeType)
-	if err != nil {
-		return -1, err
-	}
-	typ, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32)
-	if err != nil {
-		return -1, err
-	}
-	name, err := unix.BytePtrFromString(path)
-	if err != nil {
-		return -1, err
-	}
-	var pin runtime.Pinner
-	pin.Pin(name)
-	defer pin.Unpin()
-	attr := unix.PerfEventAttr{
-		Type: uint32(typ), Size: perfAttrSize, Ext1: uint64(uintptr(unsafe.Pointer(name))), Ext2: off,
-	}
-	return unix.PerfEventOpen(&attr, tid, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)
 }

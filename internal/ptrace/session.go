@@ -3,6 +3,7 @@ package ptrace
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strconv"
 	"time"
@@ -31,7 +32,11 @@ type tracee struct {
 	group   bool  // … in a group stop: resumed by PTRACE_LISTEN
 	sample  bool  // an interrupt for a sample is under way
 	child   bool  // not a thread of the target
+	born    int   // the event that told of it, until its first stop; then 0
 	fds     []int // perf events of this thread
+	// exposed is the mask of a thread that blocked SIGTRAP, and does again when
+	// it is let go; 0 for others.
+	exposed uint64
 }
 
 // session is everything that one tracer thread holds of one process.
@@ -46,8 +51,15 @@ type session struct {
 	eng     engine // nil without breakpoints, and while disarmed for good
 	net     *net
 	code    borrowed // zero until it is needed
-	perCall bool     // threads are resumed up to their next system call
-	fault   error    // a handler's panic
+	held    bool     // the target stands still until it is armed
+	sent    *tracee  // a thread that is to unmap the page that will be gone
+	gone    uint64
+	// since is when the first thread that stands now was seen to, and stood are
+	// the times for which any have stood, other than for a handler.
+	since   time.Time
+	stood   []time.Duration
+	perCall bool  // threads are resumed up to their next system call
+	fault   error // a handler's panic
 }
 
 func newSession(pid int) *session {
@@ -161,6 +173,7 @@ func (s *session) stopSome(children bool) (any bool, late error) {
 	// Threads that appear meanwhile are added to the map, so go on until a
 	// whole round finds nothing to wait for.
 	tried := map[int]bool{}
+	asked := maps.Clone(s.threads)
 	for again := true; again; {
 		again = false
 		for tid, t := range s.threads {
@@ -171,6 +184,9 @@ func (s *session) stopSome(children bool) (any bool, late error) {
 				continue
 			}
 			tried[tid], again = true, true
+			if asked[tid] != t {
+				_ = interrupt(tid)
+			}
 			if err := s.settle(t); err != nil {
 				late = errors.Join(late, fmt.Errorf("thread %d: %w", tid, err))
 			}
@@ -197,36 +213,31 @@ func (s *session) settle(t *tracee) error {
 	return ErrNotStopping
 }
 
-// oneOf waits for an event of t while its children go on.
+// oneOf waits for an event of t. Meanwhile its children go on, and threads that
+// end are reaped: until then a thread that calls exec waits for them.
 func (s *session) oneOf(t *tracee, ev *event) error {
 	for until := time.Now().Add(stopTimeout); ; {
-		children := s.children()
-		if t.child || len(children) == 0 {
+		if len(s.threads) == 1 {
 			return one(t.tid, ev, time.Until(until))
 		}
 		err := one(t.tid, ev, time.Millisecond)
 		if !errors.Is(err, ErrNotStopping) || time.Now().After(until) {
 			return err
 		}
-		for _, c := range children {
-			var cev event
-			if peek(c.tid, &cev) {
-				if err := s.goOn(c, &cev); err != nil && !gone(err) {
+		for _, o := range s.threads {
+			var oev event
+			if o == t || o.stopped || !peek(o.tid, &oev) {
+				continue
+			}
+			if oev.ended() {
+				s.reap(&oev)
+			} else if o.child && !t.child {
+				if err := s.goOn(o, &oev); err != nil && !gone(err) {
 					return err
 				}
 			}
 		}
 	}
-}
-
-func (s *session) children() []*tracee {
-	var out []*tracee
-	for _, t := range s.threads {
-		if t.child && !t.stopped {
-			out = append(out, t)
-		}
-	}
-	return out
 }
 
 // goOn handles an event of a child that is to run on.
@@ -237,6 +248,9 @@ func (s *session) goOn(c *tracee, ev *event) error {
 		return nil
 	case ev.trace() == unix.PTRACE_EVENT_STOP:
 		c.group = ev.sig() != int(unix.SIGTRAP)
+		if c.born != 0 {
+			return s.arrived(c)
+		}
 		return s.resume(c, 0)
 	case ev.trace() != 0:
 		return s.born(c, ev)
@@ -263,6 +277,19 @@ func (s *session) absorb(t *tracee, ev *event) error {
 	case ev.trace() == unix.PTRACE_EVENT_STOP:
 		consume(t.tid)
 		t.stopped, t.group, t.sample = true, ev.sig() != int(unix.SIGTRAP), false
+		if how := t.born; t.child && how != 0 {
+			t.born = 0
+			return s.newChild(t, how)
+		}
+		if t.born != 0 && s.eng != nil {
+			if err := ignoreGone(s.eng.addThread(t)); err != nil {
+				return err
+			}
+		}
+		t.born = 0
+		if s.since.IsZero() {
+			s.since = time.Now()
+		}
 		if s.eng != nil && trapPending(t.tid) {
 			// The event stop came before the breakpoint's signal. Let the
 			// thread meet it: it is taken at the signal stop that follows,
@@ -313,113 +340,6 @@ func (s *session) deliver(t *tracee, sig int) error {
 	return s.resume(t, sig)
 }
 
-// born handles PTRACE_EVENT_CLONE, _FORK, _VFORK, _EXEC.
-func (s *session) born(t *tracee, ev *event) error {
-	if ev.trace() == unix.PTRACE_EVENT_EXEC {
-		return s.execed(t)
-	}
-	msg, err := getEventMsg(t.tid)
-	if err != nil {
-		return ignoreGone(err)
-	}
-	var errs error
-	if msg > 0 {
-		errs = s.newTask(msg, ev.trace(), t.child)
-	}
-	return errors.Join(errs, s.resume(t, 0))
-}
-
-// newTask takes over a thread or child that the kernel attached automatically.
-func (s *session) newTask(tid, how int, ofChild bool) error {
-	thread := how == unix.PTRACE_EVENT_CLONE && !ofChild && sameProcess(s.pid, tid)
-	t := s.add(tid)
-	t.child = !thread
-	var ev event
-	if s.early[tid] {
-		delete(s.early, tid)
-		t.stopped = true
-		return s.placed(t, how, thread)
-	}
-	if err := one(tid, &ev, stopTimeout); err != nil {
-		if errors.Is(err, unix.ECHILD) {
-			s.drop(t)
-			return nil
-		}
-		return fmt.Errorf("new thread %d: %w", tid, err)
-	}
-	if ev.ended() {
-		s.reap(&ev)
-		return nil
-	}
-	consume(tid)
-	t.stopped = true
-	t.group = ev.trace() == unix.PTRACE_EVENT_STOP && ev.sig() != int(unix.SIGTRAP)
-	return s.placed(t, how, thread)
-}
-
-// placed arms a new thread that stands still, or restores a new child.
-func (s *session) placed(t *tracee, how int, thread bool) error {
-	if thread {
-		var err error
-		if s.eng != nil {
-			err = ignoreGone(s.eng.addThread(t))
-		}
-		return errors.Join(err, s.resume(t, 0))
-	}
-	return s.newChild(t, how)
-}
-
-// newChild restores in a child what it inherited, and lets it go. A child that
-// shares the memory (vfork, posix_spawn) can still run into an int3, so it is
-// kept until it calls exec.
-func (s *session) newChild(t *tracee, how int) error {
-	shares := how != unix.PTRACE_EVENT_FORK
-	var err error
-	if s.net != nil {
-		err = ignoreGone(s.net.removeFrom(s, t, shares))
-	}
-	if shares && s.eng != nil && s.eng.inMemory() {
-		return errors.Join(err, s.resume(t, 0))
-	}
-	if s.eng != nil && s.eng.inMemory() {
-		err = errors.Join(err, s.eng.forked(t))
-	}
-	err = errors.Join(err, ignoreGone(detach(t.tid)))
-	delete(s.threads, t.tid)
-	return err
-}
-
-// sameProcess reports whether tid is a thread of pid.
-func sameProcess(pid, tid int) bool {
-	_, err := os.Stat(fmt.Sprintf("/proc/%d/task/%d", pid, tid))
-	return err == nil
-}
-
-// execed handles a program that replaced itself. The kernel has ended all
-// other threads and given the caller the process's id.
-func (s *session) execed(t *tracee) error {
-	t.stopped = true
-	consume(t.tid)
-	if t.child {
-		err := ignoreGone(detach(t.tid))
-		delete(s.threads, t.tid)
-		return err
-	}
-	for _, o := range s.threads {
-		if o != t && !o.child {
-			s.drop(o)
-		}
-	}
-	end := EndExec
-	s.ended = &end
-	if s.eng != nil {
-		s.eng.dropThread(t)
-		s.eng.lost()
-	}
-	s.net, s.code = nil, borrowed{} // exec has reset the action and dropped the page
-	return nil
-}
-
 // reap takes the end of a thread, and notes it when it was the target's.
 func (s *session) reap(ev *event) {
 	t := s.threads[ev.tid]
@@ -465,6 +385,14 @@ func (s *session) usable() *tracee {
 	return last
 }
 
+// hasStood ends the time that was begun with the first thread's stop.
+func (s *session) hasStood() {
+	if !s.since.IsZero() {
+		s.stood = append(s.stood, time.Since(s.since))
+	}
+	s.since = time.Time{}
+}
+
 // resumeAll lets everything run on that stands still.
 func (s *session) resumeAll() error {
 	var errs error
@@ -480,41 +408,4 @@ func (s *session) resumeAll() error {
 func (s *session) adopt(tid int) error {
 	consume(tid)
 	return nil
-}
-
-// release stops everything, removes what was put into the target, and detaches.
-func (s *session) release() error {
-	errs := s.fault
-	s.fault = nil
-	if s.eng != nil && s.ended == nil {
-		errs = errors.Join(errs, s.stopAll())
-		if s.ended == nil {
-			errs = errors.Join(errs, ignoreGone(s.eng.disarm()))
-		} else {
-			s.eng.lost()
-		}
-	} else if s.ended == nil {
-		errs = errors.Join(errs, s.stopAll())
-	}
-	return errors.Join(errs, s.close())
-}
-
-// close detaches from every thread. It expects them to stand still; one that
-// doesn't is detached by the end of this OS thread.
-func (s *session) close() error {
-	var errs error
-	for tid, t := range s.threads {
-		if t.stopped {
-			errs = errors.Join(errs, ignoreGone(detach(tid)))
-		}
-		if s.eng != nil {
-			s.eng.dropThread(t)
-		}
-		delete(s.threads, tid)
-	}
-	if s.mem != nil {
-		errs = errors.Join(errs, s.mem.Close())
-		s.mem = nil
-	}
-	return errs
 }

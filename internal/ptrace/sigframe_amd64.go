@@ -46,40 +46,77 @@ const (
 	eRestartRestart = 516 // ERESTART_RESTARTBLOCK
 )
 
-// wayHome writes a signal frame that restores the thread as it stands, and
-// data, below the thread's red zone. It returns the stack pointer with which a
-// ret leads to the frame's restorer, and where data is.
-func (s *session) wayHome(t *tracee, mem *os.File, r *userRegs, mask uint64, data []byte) (sp, at uint64, err error) {
+// lay writes the frames that have a thread make the calls one after the other
+// and then go home, below the thread's red zone. It returns the registers to
+// start it with, and the addresses of the calls' data.
+//
+// Each call's ret leads to the restorer, which takes the registers of the next
+// call from the next frame, and those of the thread itself from the last.
+func (s *session) lay(t *tracee, mem *os.File, saved *userRegs, calls []call) (first userRegs, data []uint64, err error) {
+	mask, err := getSigMask(t.tid)
+	if err != nil {
+		return first, nil, err
+	}
 	fp, err := fpState(t.tid)
 	if err != nil {
-		return 0, 0, fmt.Errorf("read the floating-point state: %w", err)
+		return first, nil, fmt.Errorf("read the floating-point state: %w", err)
 	}
-	at = (r.Rsp - redZone - uint64(len(data))) &^ 15
+	at := saved.Rsp - redZone
+	for i := range calls {
+		at = (at - uint64(len(calls[i].data))) &^ 15
+		data = append(data, at)
+	}
 	fpAt := (at - uint64(len(fp))) &^ (fpAlign - 1)
-	sp = (fpAt - frameSize) &^ 15
-	b := make([]byte, at+uint64(len(data))-sp)
+	const each = (frameSize + 15) &^ 15
+	sp := (fpAt - uint64(len(calls))*each) &^ 15
+	b := make([]byte, saved.Rsp-redZone-sp)
+	for i := range calls {
+		// The frame behind call i holds what comes after it.
+		next, m := restarted(saved), mask
+		if i+1 < len(calls) {
+			next, m = s.calling(saved, &calls[i+1], sp+uint64(i+1)*each, data[i+1]), ^uint64(0)
+		}
+		s.frame(b[i*each:], &next, m, fpAt)
+		copy(b[data[i]-sp:], calls[i].data)
+	}
+	copy(b[fpAt-sp:], fp)
+	// Below the stack pointer nothing is anyone's, so nothing has to be put
+	// back. A stack that is at its deepest grows by this write, as it does for a signal.
+	if _, err := mem.WriteAt(b, int64(sp)); err != nil {
+		return first, nil, fmt.Errorf("%w: %w", ErrNoRoom, err)
+	}
+	return s.calling(saved, &calls[0], sp, data[0]), data, nil
+}
+
+// calling is what the registers are when a thread is about to make a call.
+func (s *session) calling(saved *userRegs, c *call, sp, data uint64) userRegs {
+	r := *saved
+	r.Rip, r.Rsp, r.Rax, r.Orig_rax = s.code.call, sp, c.nr, ^uint64(0) // -1: nothing to restart
+	for i, p := range []*uint64{&r.Rdi, &r.Rsi, &r.Rdx, &r.R10, &r.R8, &r.R9} {
+		if i < len(c.args) {
+			if *p = c.args[i]; *p&inData != 0 && *p != ^uint64(0) {
+				*p = data + *p&^inData
+			}
+		}
+	}
+	return r
+}
+
+// frame writes one signal frame.
+func (s *session) frame(b []byte, r *userRegs, mask, fpAt uint64) {
 	le := binary.LittleEndian
 	le.PutUint64(b[framePretcode:], s.code.goBack)
 	le.PutUint64(b[frameFlags:], ucFlags)
 	le.PutUint32(b[frameAltstack+8:], noAltstack)
-	home := restarted(r)
 	for i, v := range []uint64{
-		home.R8, home.R9, home.R10, home.R11, home.R12, home.R13, home.R14, home.R15,
-		home.Rdi, home.Rsi, home.Rbp, home.Rbx, home.Rdx, home.Rax, home.Rcx, home.Rsp, home.Rip, home.Eflags,
-		home.Cs&0xffff | home.Ss&0xffff<<48,
+		r.R8, r.R9, r.R10, r.R11, r.R12, r.R13, r.R14, r.R15,
+		r.Rdi, r.Rsi, r.Rbp, r.Rbx, r.Rdx, r.Rax, r.Rcx, r.Rsp, r.Rip, r.Eflags,
+		r.Cs&0xffff | r.Ss&0xffff<<48,
 	} {
 		le.PutUint64(b[frameRegs+8*i:], v)
 	}
 	le.PutUint64(b[frameRegs+184:], fpAt)
 	le.PutUint64(b[frameMask:], mask)
-	copy(b[fpAt-sp:], fp)
-	copy(b[at-sp:], data)
-	// Below the stack pointer nothing is anyone's, so nothing has to be put
-	// back. A stack that is at its deepest grows by this write, as it does for a signal.
-	if _, err := mem.WriteAt(b, int64(sp)); err != nil {
-		return 0, 0, fmt.Errorf("%w: %w", ErrNoRoom, err)
-	}
-	return sp, at, nil
 }
 
 // restarted is what the thread's registers are once the kernel has seen to it

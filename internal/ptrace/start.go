@@ -181,6 +181,7 @@ func (s *session) toEntry(gate *os.File) error {
 	if err != nil {
 		return err
 	}
+	s.held = true
 	return s.runTo(s.threads[s.pid], entry)
 }
 
@@ -216,6 +217,8 @@ func (s *session) untilExec() error {
 			err = s.adopt(ev.tid)
 		case ev.ended():
 			s.reap(&ev)
+		case ev.trace() == unix.PTRACE_EVENT_STOP && t.born != 0:
+			err = s.arrived(t)
 		case ev.trace() == unix.PTRACE_EVENT_STOP:
 			err = s.resume(t, 0)
 		case ev.trace() != 0:

@@ -192,14 +192,26 @@ func waitid(idtype, id int, ci *childInfo, options int, block bool) error {
 // keeps the handler that the Go runtime installed: a system call in progress
 // then returns EINTR.
 func makeInterrupting(sig unix.Signal) error {
+	return changeFlags(sig, func(flags uint64) uint64 { return flags &^ saRestart })
+}
+
+// endStopSignals keeps the kernel from sending this process a SIGCHLD for each
+// stop of a tracee. wait is told anyway, and a signal would have to be handled
+// each time, by whichever thread it finds. Children that end still send theirs.
+func endStopSignals() error {
+	return changeFlags(unix.SIGCHLD, func(flags uint64) uint64 { return flags | saNoCldStop })
+}
+
+func changeFlags(sig unix.Signal, to func(uint64) uint64) error {
 	var sa sigaction
 	if _, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&sa)), 8, 0, 0); e != 0 {
 		return e
 	}
-	if sa.Flags&saRestart == 0 {
+	flags := to(sa.Flags)
+	if flags == sa.Flags {
 		return nil
 	}
-	sa.Flags &^= saRestart
+	sa.Flags = flags
 	if _, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&sa)), 0, 8, 0, 0); e != 0 {
 		return e
 	}

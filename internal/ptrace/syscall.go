@@ -26,13 +26,23 @@ func (e *bySyscall) prepare() error {
 }
 
 func (e *bySyscall) arm() error {
-	if t := e.s.usable(); t != nil {
-		if _, _, err := enteredCall(t.tid); err != nil && !gone(err) {
-			return fmt.Errorf("%w: %w (it needs Linux 5.3)", ErrUnsupported, err)
+	t := e.s.usable()
+	for _, v := range e.s.vehicles() {
+		if t != nil {
+			break
 		}
+		_ = interrupt(v.tid)
+		_ = e.s.settle(v) // another one may do
+		t = e.s.usable()
 	}
-	e.s.perCall = true
-	return nil
+	if t == nil {
+		return e.s.noThread()
+	}
+	if _, _, err := enteredCall(t.tid); err != nil && !gone(err) {
+		return fmt.Errorf("%w: %w (it needs Linux 5.3)", ErrUnsupported, err)
+	}
+	e.s.hasStood()
+	return e.unpause() // the one that stands is resumed with the observation
 }
 
 func (e *bySyscall) pause() error {

@@ -82,6 +82,10 @@ type Options struct {
 	// MaxPause is the share (0 to 1) of the time that the process may stand
 	// still; breakpoints are disarmed while it has used more. 0: no limit.
 	MaxPause float64
+	// Program, when not nil, is what proc.Process.Program was when the
+	// breakpoints were looked up. A process that has replaced its program since
+	// is left alone, and the observation ends with EndExec.
+	Program []byte
 	// NoGuard leaves out the process that removes int3 breakpoints after this
 	// one was killed. The worker survives without it, but keeps the bytes.
 	NoGuard bool

@@ -7,9 +7,9 @@ import (
 	"github.com/phpwhy/phpwhy/rules"
 )
 
-// FromRules turns what the rules said into a verdict. Rules for other targets
-// are summed up in one note. When nothing was reported, the matches that were
-// held back (too unsure, excepted) are noted: they are the best lead there is.
+// FromRules turns what the rules said into a verdict. When nothing was reported,
+// the matches that were held back (too unsure, excepted) are noted, as the best
+// lead there is, and the rules that are for other targets.
 func FromRules(rep rules.Report) Verdict {
 	var v Verdict
 	for i := range rep.Findings {
@@ -30,7 +30,7 @@ func FromRules(rep rules.Report) Verdict {
 			v.Notes = append(v.Notes, fmt.Sprintf("%s: %s", r.Rule.ID, e))
 		}
 	}
-	if n := len(skipped); n > 0 {
+	if n := len(skipped); n > 0 && len(rep.Findings) == 0 {
 		note := fmt.Sprintf("%s for other targets not tried: %s", count(n, "rule"), strings.Join(skipped[:min(n, listed)], ", "))
 		if n > listed {
 			note += fmt.Sprintf(" and %s more", number(n-listed))

@@ -10,6 +10,9 @@ type Live struct {
 	*proc.Process
 	Mem  *proc.Memory
 	Maps remote.Mappings // as of Open or the last Refresh
+	// Program tells whether the process still runs what it ran when Open
+	// looked; see proc.Process.Program.
+	Program []byte
 }
 
 // Open looks a process up and opens its memory.
@@ -18,6 +21,7 @@ func Open(pid int) (*Live, error) {
 	if err != nil {
 		return nil, err
 	}
+	program := p.Program() // before the mappings, so that a change between is noticed
 	maps, err := p.Mappings()
 	if err != nil {
 		return nil, err
@@ -26,7 +30,7 @@ func Open(pid int) (*Live, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Live{Process: p, Mem: mem, Maps: maps}, nil
+	return &Live{Process: p, Mem: mem, Maps: maps, Program: program}, nil
 }
 
 // Refresh reads the mappings again.

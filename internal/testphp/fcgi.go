@@ -34,6 +34,15 @@ func Request(rw io.ReadWriter, script, query string) (string, error) {
 
 // fcgiRequest sends one request without a body.
 func fcgiRequest(w io.Writer, params [][2]string) error {
+	if err := fcgiBeginRequest(w, params); err != nil {
+		return err
+	}
+	_, err := w.Write([]byte{1, fcgiStdin, 0, 1, 0, 0, 0, 0})
+	return err
+}
+
+// fcgiBeginRequest sends what precedes a request's body.
+func fcgiBeginRequest(w io.Writer, params [][2]string) error {
 	var p []byte
 	for _, kv := range params {
 		for _, s := range kv {
@@ -49,7 +58,7 @@ func fcgiRequest(w io.Writer, params [][2]string) error {
 		body []byte
 	}{
 		{fcgiBegin, []byte{0, 1 /* responder */, 0, 0, 0, 0, 0, 0}},
-		{fcgiParams, p}, {fcgiParams, nil}, {fcgiStdin, nil},
+		{fcgiParams, p}, {fcgiParams, nil},
 	} {
 		if len(r.body) > 0xffff {
 			return fmt.Errorf("a FastCGI record of %d bytes is too long", len(r.body))

@@ -2,6 +2,7 @@ package testphp
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -29,6 +30,17 @@ const prepend = "<?php header('X-Worker: ' . getmypid());\n"
 // test ends. No ini file is read; ini adds settings, "memory_limit=1G".
 func FPM(t testing.TB, fpm string, workers int, ini ...string) *Pool {
 	t.Helper()
+	for i, s := range ini {
+		k, v, _ := strings.Cut(s, "=")
+		ini[i] = fmt.Sprintf("php_admin_value[%s] = %s", k, v)
+	}
+	return FPMWith(t, fpm, workers, ini...)
+}
+
+// FPMWith is FPM with further lines of the pool's configuration,
+// "catch_workers_output = yes".
+func FPMWith(t testing.TB, fpm string, workers int, lines ...string) *Pool {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "testphp") // t.TempDir can be too long for a socket
 	if err != nil {
 		t.Fatal(err)
@@ -49,9 +61,8 @@ catch_workers_output = no
 php_admin_value[memory_limit] = -1
 php_admin_value[auto_prepend_file] = %[1]s/prepend.php
 `, dir, workers)
-	for _, s := range ini {
-		k, v, _ := strings.Cut(s, "=")
-		conf += fmt.Sprintf("php_admin_value[%s] = %s\n", k, v)
+	for _, s := range lines {
+		conf += s + "\n"
 	}
 	for name, text := range map[string]string{"fpm.conf": conf, "prepend.php": prepend} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
@@ -110,13 +121,53 @@ func (p *Pool) awaitWorkers(t testing.TB, n int) {
 // open until the test ends. query is the part of the URI after "?".
 func (p *Pool) Hang(t testing.TB, script, query string) int {
 	t.Helper()
+	return p.hang(t, script, func(rw io.ReadWriter) (string, error) { return Request(rw, script, query) })
+}
+
+// Upload is Hang for a request that says it has a body of some bytes and never
+// sends it, and whose script does not need it to begin.
+func (p *Pool) Upload(t testing.TB, script string, bytes int) int {
+	t.Helper()
+	return p.hang(t, script, func(rw io.ReadWriter) (string, error) {
+		if err := fcgiBeginRequest(rw, uploadParams(script, bytes)); err != nil {
+			return "", err
+		}
+		return fcgiReadUntil(rw, "\nready\n")
+	})
+}
+
+// UploadFirst is Upload for a script that does not begin before the body is there.
+func (p *Pool) UploadFirst(t testing.TB, script string, bytes int) {
+	t.Helper()
+	c, err := net.Dial("unix", p.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if err := fcgiBeginRequest(c, uploadParams(script, bytes)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func uploadParams(script string, bytes int) [][2]string {
+	params := requestParams(script, "")
+	for i := range params {
+		if params[i][0] == "REQUEST_METHOD" {
+			params[i][1] = "POST"
+		}
+	}
+	return append(params, [2]string{"CONTENT_TYPE", "application/x-www-form-urlencoded"}, [2]string{"CONTENT_LENGTH", strconv.Itoa(bytes)})
+}
+
+func (p *Pool) hang(t testing.TB, script string, ask func(io.ReadWriter) (string, error)) int {
+	t.Helper()
 	c, err := net.Dial("unix", p.Socket)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	_ = c.SetDeadline(time.Now().Add(readyTimeout))
-	head, err := Request(c, script, query)
+	head, err := ask(c)
 	if err != nil {
 		log, _ := os.ReadFile(p.log)
 		t.Fatalf("%s: %v; response: %q; log: %s", script, err, head, log)

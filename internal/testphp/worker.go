@@ -36,6 +36,12 @@ func Start(t testing.TB, php, script string, args ...string) *Worker {
 // StartCommand does what Start does for any command that prints "ready".
 func StartCommand(t testing.TB, argv ...string) *Worker {
 	t.Helper()
+	return StartReading(t, nil, argv...)
+}
+
+// StartReading is StartCommand with a file as standard input.
+func StartReading(t testing.TB, stdin *os.File, argv ...string) *Worker {
+	t.Helper()
 	w := &Worker{Cmd: limited(argv), stderr: filepath.Join(t.TempDir(), "stderr")}
 	errs, err := os.Create(w.stderr)
 	if err != nil {
@@ -43,6 +49,9 @@ func StartCommand(t testing.TB, argv ...string) *Worker {
 	}
 	defer errs.Close()
 	w.Cmd.Stderr = errs
+	if stdin != nil { // a nil *os.File is no nil reader
+		w.Cmd.Stdin = stdin
+	}
 	// Not StdoutPipe: Wait closes that one, and a Wait is the test's to place.
 	r, out, err := os.Pipe()
 	if err != nil {

@@ -3,7 +3,6 @@ package zend
 import (
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 	"time"
 
@@ -63,8 +62,8 @@ func (th *Thread) Request(r remote.Reader) (Request, error) {
 	bits, err := remote.Uint64(r, th.sg+remote.Addr(l.SGTime))
 	if err != nil {
 		errs = append(errs, fmt.Errorf("request's time: %w", err))
-	} else if t := math.Float64frombits(bits); t > 1e9 && t < 1e11 {
-		q.Start = time.UnixMicro(int64(t * 1e6))
+	} else {
+		q.Start = requestTime(bits)
 	}
 	return q, errors.Join(errs...)
 }

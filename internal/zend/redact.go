@@ -112,6 +112,10 @@ var userinfo = regexp.MustCompile(`://[^\s/?#@:]*:([^\s@]*)(@?)`)
 // port is what stands behind a host's colon.
 var port = regexp.MustCompile(`^[0-9]{1,5}([/?#"'<>),;]|$)`)
 
+// SecretText reports whether a text looks as if it held a secret, by the rules
+// for values of variables.
+func SecretText(s string) bool { return secretText(s, false) }
+
 // secretText judges a string's first bytes. cut says that it is longer.
 func secretText(s string, cut bool) bool {
 	for _, t := range secretTexts {

@@ -7,8 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -46,13 +46,33 @@ func builds(t *testing.T) []php {
 
 // hang is a rule with what its script needs.
 type hang struct {
-	rule string
-	at   string // part of the line that is to be named; "" for a rule about the process
+	rule   string
+	script string // in testdata/hang, without .php; "" for the rule's id
+	at     string // part of the line that is to be named; "" for a rule about the process
 	// args are PHP's options; ok is false for a build that can't hang this way.
 	args func(p php) (args []string, ok bool)
 	// start, when not nil, starts something else than the script and returns its pid.
 	start   func(t *testing.T, p php) int
 	observe []string // instead of attach
+	label   string   // of its row beside the rule, instead of the script's name
+	// What waits for others needs more: a program of testdata/servers that PHP
+	// runs under, and a server there, whose address the script finds in
+	// PHPWHY_MYSQL and so on.
+	under, server string
+	// long says that it needs packages that make test does not install; there its
+	// captures will do.
+	long bool
+}
+
+// name is what it is called in tables.
+func (h *hang) name() string {
+	if h.label != "" {
+		return h.rule + " (" + h.label + ")"
+	}
+	if h.script != "" {
+		return h.script
+	}
+	return h.rule
 }
 
 // opcache is the JIT's configuration; some builds lack it.
@@ -73,7 +93,9 @@ func extension(args ...string) func(php) ([]string, bool) {
 	return func(p php) ([]string, bool) { return args, p.stripped() }
 }
 
-var hangs = []hang{
+var hangs = slices.Concat(working, waiting)
+
+var working = []hang{
 	{rule: "mem.string-concat", at: `.= "a"`},
 	{rule: "mem.string-rope", at: `$html = "$html`},
 	{rule: "mem.array-append", at: `$rows[] = $n`},
@@ -99,6 +121,14 @@ var hangs = []hang{
 	{rule: "stopped.signal", start: stopped},
 	{rule: "stopped.by-tracer", start: traced, observe: []string{"dump", "--no-stop"}},
 	{rule: "idle.fpm-accept", start: idle},
+}
+
+func init() {
+	for _, h := range waits {
+		// It is the samples that tell one wait from many, and a busy machine takes few.
+		h.observe = []string{"attach", "--for", "2s"}
+		hangs = append(hangs, h)
+	}
 }
 
 // stopped starts a worker and stops it.
@@ -226,12 +256,15 @@ func TestEachRuleNamesItsHang(t *testing.T) {
 	phpwhy := program(t)
 	all := builds(t)
 	cells := make(map[string]map[string]string)
-	two := abreast{t: t, turn: make(chan struct{}, 2)}
+	pairs := abreast{t: t, turn: make(chan struct{}, 2)}
 	for _, h := range hangs {
+		if h.long && len(all) == 1 {
+			continue
+		}
 		row := make(map[string]string)
-		cells[h.rule] = row
+		cells[h.name()] = row
 		for _, p := range all {
-			two.run(h.busy(), h.rule+"/"+p.name, row, p.name, func(t *testing.T) (string, bool) { return h.try(t, phpwhy, p) })
+			pairs.run(h.busy(), h.name()+"/"+p.name, row, p.name, func(t *testing.T) (string, bool) { return h.try(t, phpwhy, p) })
 		}
 	}
 	healthy := make(map[string]map[string]string)
@@ -247,76 +280,66 @@ func TestEachRuleNamesItsHang(t *testing.T) {
 		row := make(map[string]string)
 		healthy[name] = row
 		for _, p := range all {
-			two.run(true, "healthy "+name+"/"+p.name, row, p.name, func(t *testing.T) (string, bool) { return calm(t, phpwhy, script, p) })
+			pairs.run(true, "healthy "+name+"/"+p.name, row, p.name, func(t *testing.T) (string, bool) { return calm(t, phpwhy, script, p) })
 		}
 	}
-	two.wait()
+	pairs.wait()
 	if *update && !t.Failed() {
 		write(t, all, cells, scripts, healthy)
 	}
 }
 
-// abreast runs two subtests at a time: most of a test is waiting. They are not
-// marked parallel, which would put them off until all others are done and
-// forbid them t.Setenv.
-type abreast struct {
-	t    *testing.T
-	turn chan struct{}
-	all  sync.WaitGroup
-	mu   sync.Mutex // of the tables' rows
+// file is the hang's script.
+func (h *hang) file(t *testing.T) string {
+	name := h.script
+	if name == "" {
+		name = h.rule
+	}
+	return testphp.Hang(t, name+".php")
 }
 
-// run runs a subtest, beside another one if that does no harm, and keeps what it returns
-// in a row of a table.
-func (a *abreast) run(beside bool, name string, row map[string]string, column string, f func(*testing.T) (cell string, ok bool)) {
-	if !beside {
-		a.wait()
-	}
-	a.turn <- struct{}{}
-	a.all.Go(func() {
-		defer func() { <-a.turn }()
-		a.t.Run(name, func(t *testing.T) {
-			cell, ok := f(t)
-			a.mu.Lock()
-			row[column] = cell
-			a.mu.Unlock()
-			if !ok {
-				t.Error(cell)
+// begin starts the hang and returns the worker's pid, or cannot.
+func (h *hang) begin(t *testing.T, p php) int {
+	t.Helper()
+	var pid int
+	if h.start != nil {
+		pid = h.start(t, p)
+	} else {
+		if !h.busy() {
+			shared(t)
+		}
+		var args []string
+		if h.args != nil {
+			var ok bool
+			if args, ok = h.args(p); !ok {
+				return cannot
 			}
-		})
-	})
-	if !beside {
-		a.wait()
+		}
+		if h.server != "" {
+			t.Setenv("PHPWHY_"+strings.ToUpper(h.server), testphp.Server(t, h.server))
+		}
+		if h.under != "" {
+			under := filepath.Join(testphp.Root(t), "testdata/servers", h.under)
+			pid = testphp.StartCommand(t, append(append([]string{under, p.bin, "-n"}, args...), h.file(t))...).PID
+		} else {
+			pid = testphp.Start(t, p.bin, h.file(t), args...).PID
+		}
 	}
-}
-
-// wait waits for all that run.
-func (a *abreast) wait() { a.all.Wait() }
-
-// busy reports whether it is a script that needs nothing but a processor, so that
-// another one may run beside it.
-func (h *hang) busy() bool {
-	return h.start == nil && h.observe == nil && (strings.HasPrefix(h.rule, "mem.") || strings.HasPrefix(h.rule, "cpu."))
+	time.Sleep(settled)
+	return pid
 }
 
 // try runs a hang and says what phpwhy found.
 func (h *hang) try(t *testing.T, phpwhy string, p php) (cell string, ok bool) {
-	var args []string
-	if h.args != nil {
-		if args, ok = h.args(p); !ok {
-			return "–", true
-		}
-	}
-	var pid int
-	script := testphp.Hang(t, "cpu.php-loop.php")
-	if h.start != nil {
-		pid = h.start(t, p)
-	} else {
-		script = testphp.Hang(t, h.rule+".php")
-		pid = testphp.Start(t, p.bin, script, args...).PID
-		time.Sleep(settled)
+	pid := h.begin(t, p)
+	if pid == cannot {
+		return "–", true
 	}
 	fs := findings(t, phpwhy, pid, h.observe)
+	if len(fs) == 0 && h.observe == nil {
+		// A busy host has too few samples in that time to say that a wait lasts.
+		fs = findings(t, phpwhy, pid, []string{"attach"})
+	}
 	if !testphp.Alive(pid) {
 		return "the worker died", false
 	}
@@ -324,12 +347,14 @@ func (h *hang) try(t *testing.T, phpwhy string, p php) (cell string, ok bool) {
 		return "no finding", false
 	}
 	f := fs[0]
+	t.Log(f.Message)
 	if f.Rule != h.rule {
 		return "**" + f.Rule + "**", false
 	}
 	if h.at == "" {
 		return "yes", true
 	}
+	script := h.file(t)
 	for _, n := range lines(t, script, h.at) {
 		if f.PHP.File == script && f.PHP.Line == n {
 			return "yes, line right", true
@@ -374,13 +399,13 @@ func write(t *testing.T, all []php, cells map[string]map[string]string, scripts 
 	var b strings.Builder
 	b.WriteString(`# What the built-in rules were tried on
 
-Each rule has a script in ` + "`testdata/hang`" + ` that hangs as the rule says. phpwhy was attached to each on real PHP
-(` + "`--for " + watched + "`" + `), and its first finding compared: is it this rule, and is the line the one that hangs? "8.2 stripped" is
+Each rule has a script in ` + "`testdata/hang`" + ` that hangs as the rule says; some have several. phpwhy was attached to each on real PHP
+(` + "`--for " + watched + "`" + `; the waits: ` + "`--for 2s`" + `), and its first finding compared: is it this rule, and is the line the one that hangs? "8.2 stripped" is
 Debian's package without symbols; the others were built with DWARF. "–" is a build that lacks the extension, or cannot hang this way.
 ` + "`go test ./rules/builtin -run EachRule -update`" + ` tries it again and writes this file.
 
 `)
-	table(&b, "rule", all, len(hangs), func(i int) (string, map[string]string) { return hangs[i].rule, cells[hangs[i].rule] })
+	table(&b, "rule, or a script of it", all, len(hangs), func(i int) (string, map[string]string) { return hangs[i].name(), cells[hangs[i].name()] })
 	b.WriteString(`
 ## Healthy work
 

@@ -14,6 +14,14 @@ type Sections interface {
 	Section(name string) ([]byte, error)
 }
 
+// Growing are Sections that need not be whole to be used: SectionTo returns a
+// section's bytes, all of them, of which only the first n are valid yet. Section
+// returns the same memory. Compressed sections are faster that way.
+type Growing interface {
+	Sections
+	SectionTo(name string, n int) ([]byte, error)
+}
+
 // Func is one function that covers a pc: the physical function, or a call
 // that the compiler inlined into it.
 type Func struct {
@@ -114,7 +122,7 @@ func named(frames []Func) bool {
 // function wins, then the first that knows a line.
 func (d *Data) framesIn(s *spans, pc uint64) (best []Func, err error) {
 	for off := range s.covering(pc) {
-		d.main.prefetch()
+		d.main.prefetch(off)
 		u, e := d.main.unit(off)
 		var frames []Func
 		if e == nil {

@@ -87,17 +87,39 @@ func (f *file) section(id sectionID) ([]byte, error) {
 	return s.b, s.err
 }
 
-// prefetch asks for the sections that almost every lookup needs, all at once:
-// inflating them is nearly the whole cost of a compressed debug file (libc: 57
-// ms for .debug_info, 18 ms for the others). It returns when all are there, so
-// that no goroutine outlives the question. Errors wait for whoever needs the
-// section.
-func (f *file) prefetch() {
+// sectionTo is section for what lies before end. Of the bytes that it returns
+// only those are valid.
+func (f *file) sectionTo(id sectionID, end int) ([]byte, error) {
+	g, ok := f.src.(Growing)
+	if !ok {
+		return f.section(id)
+	}
+	b, err := g.SectionTo(sectionNames[id], end)
+	if err != nil {
+		return nil, fmt.Errorf("read section %s: %w", sectionNames[id], err)
+	}
+	return b, nil
+}
+
+// prefetch asks for what a lookup in the unit at off is going to need, all at
+// once: inflating it is nearly the whole cost of a compressed debug file. It
+// returns when all is there, so that no goroutine outlives the question. Errors
+// wait for whoever needs the section.
+func (f *file) prefetch(off int) {
 	f.prefetchOnce.Do(func() {
 		var wg sync.WaitGroup
-		for _, id := range [...]sectionID{secInfo, secAbbrev, secLine, secStr, secLineStr, secRnglists} {
-			wg.Go(func() { _, _ = f.section(id) }) // whoever needs it gets the error
+		for _, id := range [...]sectionID{secAbbrev, secStr, secLineStr, secRnglists} {
+			wg.Go(func() { _, _ = f.section(id) })
 		}
+		wg.Go(func() { _, _ = f.sectionTo(secInfo, off+maxUnitHeader) })
+		wg.Go(func() {
+			// Line tables are in the units' order, as far from the start in proportion.
+			info, err1 := f.sectionTo(secInfo, 0)
+			line, err2 := f.sectionTo(secLine, 0)
+			if err1 == nil && err2 == nil && len(info) > 0 {
+				_, _ = f.sectionTo(secLine, int(float64(len(line))*float64(off)/float64(len(info))))
+			}
+		})
 		wg.Wait()
 	})
 }

@@ -51,7 +51,7 @@ func (u *unit) lines() (*lineProgram, error) {
 	if !u.stmtList.present() {
 		return nil, nil
 	}
-	sec, err := u.f.section(secLine)
+	sec, err := u.f.sectionTo(secLine, int(min(u.stmtList.u, 1<<40))+maxUnitHeader)
 	if err != nil {
 		return nil, err
 	}

@@ -42,6 +42,9 @@ func (u *unit) parseLineHeader(sec []byte, off int) (*lineProgram, error) {
 		return nil, malformed(".debug_line", off, "line table runs past the end of the section")
 	}
 	end := c.p + int(n)
+	if _, err := u.f.sectionTo(secLine, end); err != nil {
+		return nil, err
+	}
 	c.b = sec[:end:end]
 	lp := &lineProgram{}
 	h := &lp.lineHeader

@@ -35,9 +35,12 @@ type unit struct {
 	deepErr  error
 }
 
+// maxUnitHeader is more than a unit's or a line table's length takes, in bytes.
+const maxUnitHeader = 16
+
 // parseUnit reads the header at off (7.5.1) and the root entry.
 func (f *file) parseUnit(off int) (*unit, error) {
-	info, err := f.section(secInfo)
+	info, err := f.sectionTo(secInfo, off+maxUnitHeader)
 	if err != nil {
 		return nil, err
 	}
@@ -48,6 +51,9 @@ func (f *file) parseUnit(off int) (*unit, error) {
 		return nil, malformed(".debug_info", off, "unit runs past the end of the section")
 	}
 	u.end = c.p + int(n)
+	if _, err := f.sectionTo(secInfo, u.end); err != nil {
+		return nil, err
+	}
 	c.b = info[:u.end:u.end]
 	u.info = c.b
 	u.version = c.u16()

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // ErrNoDebugFile says that a file has no debug information of its own and no
@@ -84,8 +85,19 @@ func FromOS(f *os.File, name string) (*File, error) {
 	if !st.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s: %w: not a regular file", name, ErrMalformed)
 	}
-	return Open(name, f, st.Size(), f)
+	of, err := Open(name, f, st.Size(), f)
+	if err != nil {
+		return nil, err
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		of.id = fmt.Sprintf("%d:%d %d %d.%09d %d.%09d", sys.Dev, sys.Ino, sys.Size, sys.Mtim.Sec, sys.Mtim.Nsec, sys.Ctim.Sec, sys.Ctim.Nsec)
+	}
+	return of, nil
 }
+
+// Identity tells this very file from any other, and from what it was before it
+// was changed: device, inode, size and times. It is "" for what is no file.
+func (f *File) Identity() string { return f.id }
 
 // DebugFile finds the separate debug file of f, which is the program at path:
 // by build-id under root/.build-id, then by .gnu_debuglink beside the program,

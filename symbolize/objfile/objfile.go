@@ -40,6 +40,7 @@ type File struct {
 	r    io.ReaderAt
 	c    io.Closer
 	size int64
+	id   string
 	elf  *elf.File
 
 	mu   sync.Mutex
@@ -59,6 +60,10 @@ type section struct {
 	once sync.Once
 	b    []byte
 	err  error
+
+	begin    sync.Once
+	inflated *inflating // nil for what is not compressed with zlib
+	beginErr error
 }
 
 // Open reads the headers of an ELF file of size bytes. On success the file
@@ -163,22 +168,27 @@ func (f *File) Section(name string) ([]byte, error) {
 	if s == nil || s.Type == elf.SHT_NOBITS {
 		return nil, nil
 	}
+	c := f.slot(name)
+	c.once.Do(func() {
+		if c.err = f.check(s); c.err != nil {
+			return
+		}
+		if c.b, c.err = f.contents(s, c); c.err != nil {
+			c.b, c.err = nil, fmt.Errorf("%s: section %s: %w: %v", f.Name, name, ErrMalformed, c.err)
+		}
+	})
+	return c.b, c.err
+}
+
+func (f *File) slot(name string) *section {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	c := f.data[name]
 	if c == nil {
 		c = &section{}
 		f.data[name] = c
 	}
-	f.mu.Unlock()
-	c.once.Do(func() {
-		if c.err = f.check(s); c.err != nil {
-			return
-		}
-		if c.b, c.err = s.Data(); c.err != nil {
-			c.b, c.err = nil, fmt.Errorf("%s: section %s: %w: %v", f.Name, name, ErrMalformed, c.err)
-		}
-	})
-	return c.b, c.err
+	return c
 }
 
 // ReadAddr reads the file's bytes that are loaded at a link-time address.

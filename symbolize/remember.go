@@ -1,0 +1,128 @@
+package symbolize
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/phpwhy/phpwhy/symbolize/dwinfo"
+	"github.com/phpwhy/phpwhy/symbolize/objfile"
+)
+
+// Store keeps what was found out about modules between runs. Load returns nil
+// for what it does not have.
+type Store interface {
+	Load(key string) []byte
+	Save(key string, data []byte) error
+}
+
+// A hung worker is looked at more than once, and its outer frames are always the
+// same few places. Answers about these are some kilobytes; to find them again
+// means to inflate and to parse some 20 MB.
+
+// maxRemembered bounds the answers of a module that are kept.
+const maxRemembered = 4096
+
+// answers are what is kept of a module. The format's version is in the key.
+type answers struct {
+	Funcs   map[uint64][]dwinfo.Func
+	Symbols map[string]objfile.Symbol // by symbolKey; an empty name says that there is none
+	Structs map[string]map[string]*dwinfo.Struct
+}
+
+const answersVersion = 1
+
+func symbolKey(pc, entry uint64) string { return fmt.Sprintf("%x %x", pc, entry) }
+
+// key identifies the files that the answers come from. A build-id alone is what
+// a file says of itself, and a container's may lie: device, inode and times tell
+// its file from the host's.
+func (m *Module) key() string {
+	m.debugOnce.Do(m.loadDebug)
+	own, debug := m.file.Identity(), m.debug.Identity()
+	if own == "" || debug == "" || m.alt {
+		return ""
+	}
+	return fmt.Sprintf("symbolize %d %s\n%s\n%s", answersVersion, m.file.BuildID(), own, debug)
+}
+
+// recall takes over what an earlier run has found out.
+func (m *Module) recall() {
+	m.recallOnce.Do(func() {
+		m.known = answers{make(map[uint64][]dwinfo.Func), make(map[string]objfile.Symbol), make(map[string]map[string]*dwinfo.Struct)}
+		if m.store == nil {
+			return
+		}
+		b := m.store.Load(m.key())
+		if b == nil {
+			return
+		}
+		var a answers
+		if json.Unmarshal(b, &a) != nil {
+			return
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for pc, fs := range a.Funcs {
+			m.known.Funcs[pc], m.at[pc] = fs, fs
+		}
+		for k, s := range a.Symbols {
+			m.known.Symbols[k] = s
+		}
+		for k, s := range a.Structs {
+			m.known.Structs[k] = s
+		}
+	})
+}
+
+// learn notes an answer that is worth keeping.
+func (m *Module) learn(note func(a *answers)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.store != nil && len(m.known.Funcs)+len(m.known.Symbols) < maxRemembered {
+		note(&m.known)
+		m.news = true
+	}
+}
+
+// keep saves what was learned.
+func (m *Module) keep() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.store == nil || !m.news {
+		return nil
+	}
+	m.news = false
+	key := m.key()
+	if key == "" {
+		return nil
+	}
+	b, err := json.Marshal(m.known)
+	if err != nil {
+		return err
+	}
+	return m.store.Save(key, b)
+}
+
+// StructsIn asks the module's DWARF for struct layouts, see dwinfo.
+func (m *Module) StructsIn(pcs []uint64, names ...string) (map[string]*dwinfo.Struct, error) {
+	d, err := m.DWARF()
+	if d == nil {
+		return nil, err
+	}
+	m.recall()
+	sorted := slices.Sorted(slices.Values(names))
+	key := fmt.Sprintf("%x %s", pcs, strings.Join(sorted, " "))
+	m.mu.RLock()
+	found, ok := m.known.Structs[key]
+	m.mu.RUnlock()
+	if ok {
+		return found, nil
+	}
+	found, err = d.StructsIn(pcs, names...)
+	if err == nil {
+		m.learn(func(a *answers) { a.Structs[key] = found })
+	}
+	return found, err
+}

@@ -1,0 +1,3 @@
+<?php
+echo "ready\n";
+shell_exec('sleep 60; echo done');

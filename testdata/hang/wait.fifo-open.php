@@ -1,0 +1,3 @@
+<?php
+echo "ready\n";
+$queue = fopen(getenv('PHPWHY_HANG') . '/queue', 'r');

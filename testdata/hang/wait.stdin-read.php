@@ -1,0 +1,5 @@
+<?php
+echo "ready\n";
+while (($line = fgets(STDIN)) !== false) {
+    echo $line;
+}
