@@ -1,6 +1,6 @@
 # Everything works on Debian 12 with Go, git and root; what is missing is
 # installed with apt-get.
-.PHONY: build demo test matrix containers lint bench chaos load endurance generate clean help
+.PHONY: build demo test matrix containers captures lint bench chaos load endurance generate clean help
 
 build: ## bin/phpwhy
 	scripts/build
@@ -16,6 +16,9 @@ matrix: ## the longer comparison: every PHP that can be built, and PHP inside ot
 
 containers: ## PHP in containers: Debian trixie on overlayfs, musl; from outside and inside
 	scripts/containers
+
+captures: build ## record what the built-in rules are tested with anew; ONLY=healthy those whose names begin so
+	scripts/captures $(ONLY)
 
 lint: ## golangci-lint, as .golangci.yml says
 	scripts/lint

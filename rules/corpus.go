@@ -18,7 +18,9 @@ type corpus struct {
 type lane struct {
 	symbols []symbol
 	named   map[string]uint32    // of native functions
-	ids     map[symbolKey]uint32 // of all others
+	recent  []recent             // of these the latest, by slot
+	blank   [2]uint32            // of native functions without a name, from 1: libc's are the second
+	ids     map[symbolKey]uint32 // of PHP functions
 	start   []int                // of each stack in seq, and the end of the last
 	seq     []uint32             // symbols, leaf first
 }
@@ -34,7 +36,32 @@ type symbol struct {
 
 type symbolKey struct {
 	name, class string
-	flag        bool // native, without a name: in libc; PHP: implemented in C
+	internal    bool
+}
+
+// recent is a function that was seen lately. Asking a map costs more than all else
+// that is done to a frame.
+type recent struct {
+	name string
+	id   uint32
+}
+
+// slotBits are the bits of slot.
+const slotBits = 14
+
+// slot is a name's place among the recent: a hash of its length and its last
+// eight bytes, in which functions differ most.
+func slot(name string) uint64 {
+	h := uint64(len(name))
+	if n := len(name); n >= 8 {
+		e := name[n-8:]
+		h += uint64(e[0]) | uint64(e[1])<<8 | uint64(e[2])<<16 | uint64(e[3])<<24 | uint64(e[4])<<32 | uint64(e[5])<<40 | uint64(e[6])<<48 | uint64(e[7])<<56
+	} else {
+		for i := range n {
+			h = h<<8 | uint64(name[i])
+		}
+	}
+	return h * 0x9e3779b97f4a7c15 >> (64 - slotBits)
 }
 
 // intern turns the stacks of an observation into numbers.
@@ -49,23 +76,31 @@ func intern(o *Observation) *corpus {
 			c.allSamples++
 		}
 	}
-	var near [2]neighbour
+	frames := 0
+	for i := range o.Stacks {
+		frames += len(o.Stacks[i].Frames)
+	}
 	for k := range c.lanes {
 		c.lanes[k].start = append(make([]int, 0, len(o.Stacks)+1), 0)
 	}
+	native, php := &c.lanes[Native], &c.lanes[PHP]
+	native.seq = make([]uint32, 0, frames) // most are
+	var near neighbour
 	for i := range o.Stacks {
 		s := &o.Stacks[i]
 		engine := false
 		for j := range s.Frames {
 			f := &s.Frames[j]
 			engine = engine || f.Kind == Native && f.Name == "execute_ex"
-			l := &c.lanes[f.Kind]
-			// A stack has most frames in common with the one before.
-			l.seq = append(l.seq, near[f.Kind].intern(l, f))
+			if f.Kind == Native {
+				native.seq = append(native.seq, native.intern(f))
+			} else {
+				php.seq = append(php.seq, near.intern(php, f))
+			}
 		}
+		near = neighbour{php.start[i], len(php.seq)}
 		for k := range c.lanes {
 			l := &c.lanes[k]
-			near[k] = neighbour{l.start[i], len(l.seq)}
 			l.start = append(l.start, len(l.seq))
 		}
 		if s.Truncated {
@@ -78,7 +113,8 @@ func intern(o *Observation) *corpus {
 	return c
 }
 
-// neighbour reads along in the stack before.
+// neighbour reads along in the stack before, with which a stack has most of its
+// PHP frames in common.
 type neighbour struct{ at, end int } // in lane.seq
 
 // ahead is how far a neighbour looks for its place after a difference.
@@ -101,34 +137,40 @@ func (n *neighbour) intern(l *lane, f *Frame) uint32 {
 	return id
 }
 
-// fits reports whether a frame has the symbol.
+// fits reports whether a PHP frame has the symbol.
 func (s *symbol) fits(f *Frame) bool {
 	o := &s.frame
-	if o.Name != f.Name {
-		return false
-	}
-	if f.Kind == PHP {
-		return o.Class == f.Class && o.Internal == f.Internal
-	}
-	return f.Name != "" || isLibc(o.Module) == isLibc(f.Module)
+	return o.Name == f.Name && o.Class == f.Class && o.Internal == f.Internal
 }
 
 func (l *lane) intern(f *Frame) uint32 {
 	if l.ids == nil {
-		l.named, l.ids = make(map[string]uint32), make(map[symbolKey]uint32)
+		l.named, l.ids, l.recent = make(map[string]uint32), make(map[symbolKey]uint32), make([]recent, 1<<slotBits)
 	}
 	if f.Kind == Native && f.Name != "" {
+		r := &l.recent[slot(f.Name)]
+		if r.name == f.Name {
+			return r.id
+		}
 		id, ok := l.named[f.Name]
 		if !ok {
 			id = l.add(f)
 			l.named[f.Name] = id
 		}
+		*r = recent{f.Name, id}
 		return id
 	}
-	key := symbolKey{f.Name, f.Class, f.Internal}
 	if f.Kind == Native {
-		key = symbolKey{flag: isLibc(f.Module)}
+		b := &l.blank[0]
+		if isLibc(f.Module) {
+			b = &l.blank[1]
+		}
+		if *b == 0 {
+			*b = l.add(f) + 1
+		}
+		return *b - 1
 	}
+	key := symbolKey{f.Name, f.Class, f.Internal}
 	id, ok := l.ids[key]
 	if !ok {
 		id = l.add(f)

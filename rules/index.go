@@ -71,10 +71,9 @@ type search struct {
 	spent  int         // bytes of rows
 	// Work, to be measured.
 	tried, ran, stepped []int
-	// The frames of the stack that closer looked at last.
-	frames []Frame
-	view   []int
-	viewed int // the stack, from 1
+	// The frame that closer looked at last: its stack, from 1, which one of its
+	// kind it is there, and where.
+	viewed, nth, pos int
 }
 
 // mask are the states that take a symbol.
@@ -277,7 +276,7 @@ func (s *search) matchBits(i int, g *program, stack int, seq []uint32) bool {
 		s.stepped[i]++
 		d &= uint64(s.mask(i, g, id))
 		if closer := d & b.attrs; closer != 0 {
-			d = s.closer(g, d, closer, stack, at)
+			d = g.closer(d, closer, s.frame(stack, at, id))
 		}
 		alive = d<<1 | d&b.loop
 		if !g.leaf {
@@ -291,12 +290,7 @@ func (s *search) matchBits(i int, g *program, stack int, seq []uint32) bool {
 
 // closer drops the states whose line looks at where a frame is, and does not
 // like what it sees.
-func (s *search) closer(g *program, d, closer uint64, stack, at int) uint64 {
-	if s.viewed != stack+1 {
-		s.frames, s.view = s.c.view(s.kind, stack)
-		s.viewed = stack + 1
-	}
-	f := &s.frames[s.view[at]]
+func (g *program) closer(d, closer uint64, f *Frame) uint64 {
 	for closer != 0 {
 		state := bits.TrailingZeros64(closer)
 		closer &= closer - 1
@@ -305,6 +299,24 @@ func (s *search) closer(g *program, d, closer uint64, stack, at int) uint64 {
 		}
 	}
 	return d
+}
+
+// frame is the frame of a stack that is number at of its kind, and has a symbol.
+func (s *search) frame(stack, at int, id uint32) *Frame {
+	if s.c.o.Stacks == nil {
+		return &s.lane.symbols[id].frame // of a benchmark, see corpus.view
+	}
+	if s.viewed != stack+1 || s.nth > at {
+		s.viewed, s.nth, s.pos = stack+1, -1, -1
+	}
+	frames := s.c.o.Stacks[stack].Frames
+	for s.nth < at {
+		s.pos++
+		if frames[s.pos].Kind == s.kind {
+			s.nth++
+		}
+	}
+	return &frames[s.pos]
 }
 
 // mask are the states that take a symbol, found out once for each.

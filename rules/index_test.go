@@ -148,3 +148,31 @@ func TestManyNamesTakeBoundedMemory(t *testing.T) {
 		t.Error("without rows the matches differ")
 	}
 }
+
+func TestFramesHaveOneNumberEach(t *testing.T) {
+	frames := []Frame{
+		{Name: "one_zend_hash_find", Module: "php"},
+		{Name: "two_zend_hash_find", Module: "php"}, // as long, and ends alike
+		{Name: "a"}, {Name: "b"},
+		{Module: "php"}, {Module: "libc.so.6"},
+		{Kind: PHP, Name: "a"}, {Kind: PHP, Name: "a", Internal: true}, {Kind: PHP, Name: "a", Class: "C"},
+	}
+	if slot(frames[0].Name) != slot(frames[1].Name) {
+		t.Fatal("the first two have different places")
+	}
+	c := intern(&Observation{Stacks: []Stack{{Frames: frames}, {Frames: frames[1:]}, {Frames: frames}}})
+	for k, want := range []int{6, 3} {
+		l := &c.lanes[k]
+		if len(l.symbols) != want {
+			t.Errorf("%d symbols of kind %d, want %d", len(l.symbols), k, want)
+		}
+		for i, first := range l.of(0) {
+			if got := l.of(2)[i]; got != first || int(first) != i {
+				t.Errorf("frame %d of kind %d is number %d, then %d", i, k, first, got)
+			}
+		}
+	}
+	if got := c.lanes[Native].of(1)[0]; got != 1 {
+		t.Errorf("a stack that begins with the second function begins with number %d", got)
+	}
+}
