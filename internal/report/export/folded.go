@@ -2,6 +2,7 @@ package export
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -52,4 +53,30 @@ func foldedFrame(f *stack.Frame) string {
 		name += place(f) + phpMark
 	}
 	return strings.ReplaceAll(name, ";", `\x3b`)
+}
+
+// FoldedDiff writes a line for each stack of either model, with its events in
+// a and in b, as difffolded.pl does: flamegraph.pl colours by the difference.
+func FoldedDiff(w io.Writer, a, b *triage.Model) error {
+	var lines []string
+	counts := map[string]*[2]int{}
+	for side, m := range []*triage.Model{a, b} {
+		for i := range m.Stacks {
+			l := foldedLine(m.Stacks[i].Frames)
+			n := counts[l]
+			if n == nil {
+				n = new([2]int)
+				counts[l] = n
+				lines = append(lines, l)
+			}
+			n[side] += m.Stacks[i].Count
+		}
+	}
+	out := bufio.NewWriter(w)
+	for _, l := range lines {
+		if n := counts[l]; n[0]+n[1] > 0 {
+			fmt.Fprintf(out, "%s %d %d\n", l, n[0], n[1])
+		}
+	}
+	return out.Flush()
 }
