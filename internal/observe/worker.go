@@ -87,6 +87,10 @@ func (w *Worker) Look(ctx context.Context) (*capture.Capture, error) {
 		return nil, err
 	}
 	c, err := w.s.dump(ctx)
+	// Right behind a stop a worker that sleeps is still on its way back to sleep.
+	if st := w.s.facts.state; err == nil && st != "" && c.Facts["proc.state"] == "R" {
+		c.Facts["proc.state"] = st
+	}
 	if err == nil && w.s.lost(c) {
 		w.s.refreshImage() // for the next look
 	}
