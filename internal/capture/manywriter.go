@@ -202,9 +202,14 @@ func (w *StreamWriter) Fail(pid, round int, err error) error {
 	return w.put(manyLine{Failure: &Failure{PID: pid, Round: round, Error: text(err.Error())}})
 }
 
-// Gone notes that a process had ended when a round began.
-func (w *StreamWriter) Gone(process, round int) error {
-	return w.put(manyLine{Gone: &Gone{Process: process, Round: round}})
+// Gone notes that a process had ended when a round began. One that was never
+// looked at is no loss.
+func (w *StreamWriter) Gone(pid int, start uint64, round int) error {
+	id, ok := w.procs[procKey{pid, start}]
+	if !ok {
+		return nil
+	}
+	return w.put(manyLine{Gone: &Gone{Process: id, Round: round}})
 }
 
 // Flush makes what was written readable: the end of a round.

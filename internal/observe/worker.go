@@ -2,7 +2,9 @@ package observe
 
 import (
 	"context"
+	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"sync"
 	"time"
 
@@ -46,6 +48,9 @@ func (o *Observer) Open(pid int) (*Worker, error) {
 // PID is the process's number.
 func (w *Worker) PID() int { return w.live.PID }
 
+// Start is when it began, in clock ticks after boot: with the pid, who it is.
+func (w *Worker) Start() uint64 { return w.live.StartTime }
+
 // Close gives its files back.
 func (w *Worker) Close() error { return w.live.Close() }
 
@@ -82,6 +87,10 @@ func (w *Worker) Look(ctx context.Context) (*capture.Capture, error) {
 		return nil, err
 	}
 	c, err := w.s.dump(ctx)
+	// Right behind a stop a worker that sleeps is still on its way back to sleep.
+	if st := w.s.facts.state; err == nil && st != "" && c.Facts["proc.state"] == "R" {
+		c.Facts["proc.state"] = st
+	}
 	if err == nil && w.s.lost(c) {
 		w.s.refreshImage() // for the next look
 	}
@@ -208,15 +217,49 @@ func (s *session) rehearsed() *target.Snapshot {
 	return snap
 }
 
-// stopped orders the stops of several workers. It belongs to the whole process,
-// as the garbage collector does.
-var stopped sync.Mutex
+// stopped orders the stops of several workers: one stands still at a time, so that
+// none waits for another's copying. calm says that the garbage collector is run by
+// hand. Both belong to the whole process, as the collector does.
+var (
+	stopped sync.Mutex
+	calm    bool // guarded by stopped
+)
+
+const (
+	// tidyAt is the size of the heap at which a calm process collects, in bytes,
+	// and tidyLimit the one at which Go's collector runs after all.
+	tidyAt    = 64 << 20
+	tidyLimit = 1 << 30
+)
+
+// Calm has garbage collected between the stops of workers only, until the function
+// that it returns is called. For whoever looks at many workers: a collection that
+// begins a moment before a stop would make it long.
+func (o *Observer) Calm() (restore func()) {
+	stopped.Lock()
+	defer stopped.Unlock()
+	percent, limit := debug.SetGCPercent(-1), debug.SetMemoryLimit(tidyLimit)
+	calm = true
+	return func() {
+		stopped.Lock()
+		defer stopped.Unlock()
+		calm = false
+		debug.SetGCPercent(percent)
+		debug.SetMemoryLimit(limit)
+	}
+}
 
 // quiet keeps the garbage collector from beginning until the function that it
-// returns is called: it would run while a worker stands still. It lets one
-// worker stand still at a time, so that none waits for another's copying.
+// returns is called: it would run while a worker stands still.
 func quiet() func() {
 	stopped.Lock()
+	if calm {
+		heap := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+		if metrics.Read(heap); heap[0].Value.Uint64() > tidyAt {
+			runtime.GC()
+		}
+		return stopped.Unlock
+	}
 	collect := debug.SetGCPercent(-1)
 	return func() {
 		debug.SetGCPercent(collect)

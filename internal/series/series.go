@@ -26,7 +26,9 @@ const (
 	maxPoints = 240  // of one series
 	maxSeries = 4096 // in all
 	maxBlocks = 32   // followed at a time in one worker
-	minPoints = 3    // fewer are no line
+	// maxPending bounds the events of one look that wait for its beginning.
+	maxPending = 50_000
+	minPoints  = 3 // fewer are no line
 )
 
 // Kind is what a series measures.
@@ -42,13 +44,15 @@ const (
 
 // Worker tells processes apart.
 type Worker struct {
-	Host string `json:"host"`
-	PID  int    `json:"pid"`
+	Host, Boot string
+	PID        int
+	Start      uint64 // clock ticks after the boot; 0 when unknown
+	source     int    // of captures that know no start time
 }
 
 // Point is one measurement.
 type Point struct {
-	At    time.Duration // since the first one of all
+	At    time.Duration // since 1970, or since the observation began where that is not known
 	Value float64
 }
 
@@ -104,65 +108,94 @@ type key struct {
 	kind   Kind
 }
 
-// Builder gathers series. Its zero value is ready.
+// Builder gathers series from the records of captures, as they come from a
+// capture.Stream. Its zero value is ready.
 type Builder struct {
 	series map[key]*points
 	blocks map[Worker]*follower
-	origin time.Time
 	full   bool
+
+	// Of the capture that is being read.
+	sources int
+	header  capture.Header
+	workers []Worker
+	depths  []int                   // of its stacks, in PHP frames
+	pending map[int][]capture.Event // of looks whose beginning is not known yet
 }
 
 // Full reports whether workers were left out because there were too many.
 func (b *Builder) Full() bool { return b.full }
 
-// Add takes what a capture holds. Its events follow start, which is zero when
-// the capture knows no clock; a capture of several looks is added look by look.
-func (b *Builder) Add(host string, start time.Time, c *capture.Capture) {
-	w := Worker{host, c.Target.PID}
-	base := b.since(start)
-	depths := make([]int, len(c.Stacks))
-	for i := range c.Stacks {
-		for j := range c.Stacks[i].Frames {
-			if c.Stacks[i].Frames[j].Kind == stack.PHP {
-				depths[i]++
+// Record takes the next record of a capture.
+func (b *Builder) Record(rec *capture.Record) {
+	switch {
+	case rec.Header != nil:
+		b.sources++
+		b.header, b.workers, b.depths, b.pending = *rec.Header, nil, nil, map[int][]capture.Event{}
+	case rec.Process != nil:
+		w := Worker{Host: b.header.Host.Name, Boot: b.header.Host.BootID, PID: rec.Process.PID, Start: rec.Process.Start}
+		if w.Start == 0 {
+			w.source = b.sources
+		}
+		b.workers = append(b.workers, w)
+	case rec.Stack != nil:
+		n := 0
+		for i := range rec.Stack.Frames {
+			if rec.Stack.Frames[i].Kind == stack.PHP {
+				n++
 			}
 		}
+		b.depths = append(b.depths, n)
+	case rec.Event != nil:
+		b.event(rec.Event)
+	case rec.Look != nil:
+		b.look(rec.Look)
 	}
-	f := b.follower(w)
-	for i := range c.Events {
-		e := &c.Events[i]
-		if f != nil {
-			f.event(base+e.At, e)
-		}
-		if e.Stack >= 0 && e.Stack < len(depths) {
-			b.add(key{w, Depth}, base+e.At, float64(depths[e.Stack]))
-		}
+}
+
+// event: where there is a clock, when an event was is known with its look,
+// which comes after it.
+func (b *Builder) event(e *capture.ProcessEvent) {
+	switch i := e.Process; {
+	case i < 0 || i >= len(b.workers):
+	case b.header.Started.IsZero():
+		b.at(b.workers[i], 0, &e.Event)
+	case len(b.pending[i]) < maxPending:
+		b.pending[i] = append(b.pending[i], e.Event)
 	}
-	end := base + time.Duration(c.Observation.DurationMS)*time.Millisecond
+}
+
+func (b *Builder) look(l *capture.Look) {
+	if l.Process < 0 || l.Process >= len(b.workers) {
+		return
+	}
+	w, base := b.workers[l.Process], l.At
+	if t := b.header.Started; !t.IsZero() {
+		base += time.Duration(t.UnixNano())
+	}
+	for i := range b.pending[l.Process] {
+		b.at(w, base, &b.pending[l.Process][i])
+	}
+	delete(b.pending, l.Process)
+	end := base + time.Duration(l.Observation.DurationMS)*time.Millisecond
 	for _, m := range []struct {
 		kind Kind
 		fact string
 	}{{Memory, "php.memory_usage"}, {CPU, "proc.cpu_pct"}} {
-		if v, ok := number(c.Facts[m.fact]); ok {
+		if v, ok := number(l.Facts[m.fact]); ok {
 			b.add(key{w, m.kind}, end, v)
 		}
 	}
 }
 
-// since is the time from the first capture's start to at.
-func (b *Builder) since(at time.Time) time.Duration {
-	if at.IsZero() {
-		return 0
+// at takes an event of a look that began at base.
+func (b *Builder) at(w Worker, base time.Duration, e *capture.Event) {
+	if f := b.follower(w); f != nil {
+		f.event(base+e.At, e)
 	}
-	if b.origin.IsZero() || at.Before(b.origin) {
-		// Captures of several hosts may come in any order: the earlier
-		// ones are moved to the beginning rather than left out.
-		if b.origin.IsZero() {
-			b.origin = at
-		}
-		return 0
+	if e.Stack >= 0 && e.Stack < len(b.depths) {
+		b.add(key{w, Depth}, base+e.At, float64(b.depths[e.Stack]))
 	}
-	return at.Sub(b.origin)
 }
 
 func (b *Builder) add(k key, at time.Duration, v float64) {
@@ -217,7 +250,7 @@ func (b *Builder) Series() []Series {
 	order := map[Kind]int{Block: 0, Memory: 1, Depth: 2, CPU: 3}
 	slices.SortFunc(out, func(x, y Series) int {
 		return cmp.Or(cmp.Compare(order[x.Kind], order[y.Kind]), cmp.Compare(y.Change(), x.Change()),
-			cmp.Compare(x.Worker.Host, y.Worker.Host), cmp.Compare(x.Worker.PID, y.Worker.PID))
+			cmp.Compare(x.Worker.Host, y.Worker.Host), cmp.Compare(x.Worker.PID, y.Worker.PID), cmp.Compare(x.Worker.source, y.Worker.source))
 	})
 	return out
 }

@@ -12,15 +12,17 @@ func stop(at int, symbol string, args ...uint64) capture.Event {
 	return capture.Event{At: time.Duration(at) * time.Millisecond, Kind: capture.Stop, Symbol: symbol, Args: args}
 }
 
-func observed(events ...capture.Event) *capture.Capture {
-	return &capture.Capture{Target: capture.Target{PID: 7}, Events: events, Stacks: []stack.Stack{{End: stack.Root}}}
-}
-
-func built(cs ...*capture.Capture) []Series {
+// built is what the builder makes of one process's events, as of a capture
+// that knows no clock.
+func built(events []capture.Event) []Series {
 	var b Builder
-	for _, c := range cs {
-		b.Add("", time.Time{}, c)
+	b.Record(&capture.Record{Header: &capture.Header{}})
+	b.Record(&capture.Record{Process: &capture.Process{PID: 7}})
+	b.Record(&capture.Record{Stack: &capture.PlacedStack{}})
+	for _, e := range events {
+		b.Record(&capture.Record{Event: &capture.ProcessEvent{Event: e}})
 	}
+	b.Record(&capture.Record{Look: &capture.Look{}})
 	return b.Series()
 }
 
@@ -49,7 +51,7 @@ func TestBlocksAreFollowed(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []float64
-			for _, s := range built(observed(c.events...)) {
+			for _, s := range built(c.events) {
 				if s.Kind != Block {
 					t.Fatalf("a series of %s", s.Kind)
 				}
@@ -95,28 +97,33 @@ func TestLongSeriesKeepTheirPeakAndEnd(t *testing.T) {
 	}
 }
 
-func TestDepthAndFacts(t *testing.T) {
-	deep := func(n int) stack.Stack {
-		s := stack.Stack{End: stack.Root, Frames: []stack.Frame{{Kind: stack.Native, Function: "execute_ex"}}}
+func TestDepthAndFactsFollowTheLooks(t *testing.T) {
+	deep := func(n int) *capture.PlacedStack {
+		s := &capture.PlacedStack{Stack: stack.Stack{Frames: []stack.Frame{{Kind: stack.Native, Function: "execute_ex"}}}}
 		for range n {
 			s.Frames = append(s.Frames, stack.Frame{Kind: stack.PHP, Function: "f"})
 		}
 		return s
 	}
-	c := &capture.Capture{Target: capture.Target{PID: 7}, Stacks: []stack.Stack{deep(1), deep(4)},
-		Events: []capture.Event{{Kind: capture.Sample}, {At: 1, Kind: capture.Sample, Stack: 1}, {At: 2, Kind: capture.Sample, Stack: 1}, {At: 3, Kind: capture.Sample, Stack: 99}},
-		Facts:  map[string]any{"php.memory_usage": int64(1 << 20), "proc.cpu_pct": "much"}}
 	var b Builder
-	start := time.Unix(1000, 0)
+	b.Record(&capture.Record{Header: &capture.Header{Started: time.Unix(1000, 0), Host: capture.Host{Name: "h"}}})
+	b.Record(&capture.Record{Process: &capture.Process{PID: 7, Start: 5}})
+	b.Record(&capture.Record{Stack: deep(1)})
+	b.Record(&capture.Record{Stack: deep(4)})
 	for i := range 3 {
-		c.Facts["php.memory_usage"] = int64(i) << 20
-		b.Add("h", start.Add(time.Duration(i)*time.Second), c)
+		for j, st := range []int{0, 1, 1, 99} { // the last one is not there
+			b.Record(&capture.Record{Event: &capture.ProcessEvent{Event: capture.Event{At: time.Duration(j), Kind: capture.Sample, Stack: st}}})
+		}
+		b.Record(&capture.Record{Look: &capture.Look{At: time.Duration(i) * time.Second,
+			Facts: map[string]any{"php.memory_usage": int64(i) << 20, "proc.cpu_pct": "much"}}})
 	}
+	b.Record(&capture.Record{Event: &capture.ProcessEvent{Process: 9}}) // of nobody
+	b.Record(&capture.Record{Look: &capture.Look{Process: -1}})
 	got := b.Series()
 	if len(got) != 2 || got[0].Kind != Memory || got[1].Kind != Depth {
 		t.Fatalf("got %+v", got)
 	}
-	if m := got[0]; m.Change() != 2<<20 || m.Points[2].At != 2*time.Second {
+	if m := got[0]; m.Change() != 2<<20 || m.Points[2].At-m.Points[0].At != 2*time.Second || m.Worker.Host != "h" {
 		t.Errorf("memory: %+v", m)
 	}
 	if d := got[1]; d.Seen != 9 || d.Points[0].Value != 1 || d.Points[1].Value != 4 {

@@ -71,19 +71,27 @@ func chartSets(m *triage.Model, over []series.Series) []chartSet {
 
 // byWorker finds the most telling series of each worker.
 func byWorker(m *triage.Model, over []series.Series) map[int]*series.Series {
-	index := map[series.Worker]*series.Series{}
+	type process struct {
+		host, boot string
+		pid        int
+		start      uint64
+	}
+	index := map[process]*series.Series{}
 	for i := range over {
-		if s := &over[i]; s.Kind != series.CPU && s.Change() != 0 && index[s.Worker] == nil {
-			index[s.Worker] = s
+		s := &over[i]
+		p := process{s.Worker.Host, s.Worker.Boot, s.Worker.PID, s.Worker.Start}
+		if s.Kind != series.CPU && s.Change() != 0 && index[p] == nil {
+			index[p] = s
 		}
 	}
 	out := map[int]*series.Series{}
 	for i := range m.Workers {
-		w := series.Worker{PID: m.Workers[i].PID}
-		if h := m.Workers[i].Host; h >= 0 && h < len(m.Hosts) {
-			w.Host = m.Hosts[h].Name
+		w := &m.Workers[i]
+		p := process{pid: w.PID, start: w.Start}
+		if w.Host >= 0 && w.Host < len(m.Hosts) {
+			p.host, p.boot = m.Hosts[w.Host].Name, m.Hosts[w.Host].BootID
 		}
-		if s := index[w]; s != nil {
+		if s := index[p]; s != nil {
 			out[i] = s
 		}
 	}
