@@ -68,7 +68,13 @@ func mark(c compare.Change) (string, style) {
 	return "= same   ", dim
 }
 
-func percent(v float64) string { return fmt.Sprintf("%.0f %%", 100*v) }
+// percent keeps a digit where a whole number would say nothing.
+func percent(v float64) string {
+	if v > 0 && v < 0.1 || v > 0.99 && v < 1 {
+		return fmt.Sprintf("%.1f %%", 100*v)
+	}
+	return fmt.Sprintf("%.0f %%", 100*v)
+}
 
 func (t *diffWriter) findings(d *compare.Diff) {
 	t.end()
@@ -131,7 +137,7 @@ func (t *diffWriter) frames(fs []stack.Frame) {
 		t.line(plain, "         "+name)
 	}
 	if left > 0 {
-		t.line(dim, fmt.Sprintf("         … %s more", count(left, "frame")))
+		t.line(dim, fmt.Sprintf("         … %s", count(left, "more frame")))
 	}
 }
 

@@ -108,18 +108,18 @@ func newChart(s *series.Series, hosts bool) chart {
 	for i, p := range s.Points {
 		xs[i], ys[i] = (p.At - first.At).Seconds(), p.Value
 	}
-	c := draw(xs, ys, func(v float64) string { return amount(s.Kind, v) })
+	c := draw(xs, ys, s.Kind == series.Depth || s.Kind == series.CPU, func(v float64) string { return amount(s.Kind, v) })
 	c.Name = name
 	c.Span = report.Duration((last.At - first.At).Microseconds())
 	c.Text = fmt.Sprintf("%s: from %s to %s in %s, %s measurements", name, c.From, c.To, c.Span, report.Number(s.Seen))
 	return c
 }
 
-// draw scales points to the drawing. The scale begins at 0 where that does not
-// flatten the line.
-func draw(xs, ys []float64, say func(float64) string) chart {
+// draw scales points to the drawing. The scale begins at 0 where that is asked
+// for or does not flatten the line.
+func draw(xs, ys []float64, zero bool, say func(float64) string) chart {
 	low, high := slices.Min(ys), slices.Max(ys)
-	if low > 0 && low < high/2 || low == high {
+	if zero || low < high/2 || low == high {
 		low = min(0, low)
 	}
 	width, height := xs[len(xs)-1]-xs[0], high-low
@@ -184,7 +184,7 @@ func roundCharts(m *triage.Model) chartSet {
 		for i, r := range order {
 			xs[i], ys[i] = float64(r), float64(rounds[r][g])
 		}
-		c := draw(xs, ys, func(v float64) string { return report.Number(int(v)) })
+		c := draw(xs, ys, true, func(v float64) string { return report.Number(int(v)) })
 		c.Name = groupTitle(m, g)
 		c.Span = report.Number(len(order)) + " rounds"
 		c.Text = fmt.Sprintf("%s: from %s to %s workers in %s", c.Name, c.From, c.To, c.Span)
