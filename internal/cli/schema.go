@@ -1,26 +1,33 @@
 package cli
 
 import (
+	"slices"
+
 	"github.com/spf13/cobra"
 
+	"github.com/phpwhy/phpwhy/internal/capture"
 	"github.com/phpwhy/phpwhy/internal/report"
 )
 
 func newSchema(s streams) *cobra.Command {
+	words := []string{"report", "doctor", "capture"}
 	return &cobra.Command{
-		Use:       "schema report|doctor",
-		Short:     "Print the JSON Schema of --format json",
-		ValidArgs: []string{"report", "doctor"},
+		Use:       "schema report|doctor|capture",
+		Short:     "Print the JSON Schema of --format json, or of a capture's lines",
+		ValidArgs: words,
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 || args[0] != "report" && args[0] != "doctor" {
-				return usageErrorf("schema takes one word: report or doctor")
+			if len(args) != 1 || !slices.Contains(words, args[0]) {
+				return usageErrorf("schema takes one word: report, doctor or capture")
 			}
 			return nil
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
 			schema := report.JSONSchema()
-			if args[0] == "doctor" {
+			switch args[0] {
+			case "doctor":
 				schema = report.DoctorJSONSchema()
+			case "capture":
+				schema = capture.JSONSchema()
 			}
 			_, err := s.out.Write(schema)
 			return err

@@ -41,12 +41,26 @@ func (o *Observer) Open(pid int) (*Worker, error) {
 	}
 	w := &Worker{o: o, s: s, live: live, at: time.Now()}
 	s.spare = &o.spare
+	s.ready()
 	w.before.begin(live)
 	return w, nil
 }
 
 // PID is the process's number.
 func (w *Worker) PID() int { return w.live.PID }
+
+// ready reads libc's debug information, where nobody has before. A distribution's
+// file is compressed; inflating it beside the stops of other workers would make
+// these long.
+func (s *session) ready() {
+	libc, err := s.image().Libc()
+	if err != nil {
+		return
+	}
+	if d, _ := libc.DWARF(); d != nil {
+		_, _ = d.FramesAt(libc.File().Entry())
+	}
+}
 
 // Start is when it began, in clock ticks after boot: with the pid, who it is.
 func (w *Worker) Start() uint64 { return w.live.StartTime }
