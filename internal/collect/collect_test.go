@@ -206,11 +206,6 @@ func TestWithBreakpointsWorkersAreObservedAsByAttach(t *testing.T) {
 		c := s.looks[1][pid]
 		if c == nil || c.Observation.Stops == 0 || len(c.Observation.Breakpoints) != 2 {
 			t.Errorf("%d: %+v", pid, c)
-			continue
-		}
-		// Beside the budget for breakpoints there is what the samples take.
-		if o := c.Observation; o.PausedUSTotal > 300*o.DurationMS {
-			t.Errorf("%d: paused %d µs of %d ms", pid, o.PausedUSTotal, o.DurationMS)
 		}
 	}
 }
