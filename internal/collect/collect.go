@@ -34,13 +34,13 @@ type Options struct {
 	// Every is the time from one round's beginning to the next one's; For is
 	// how long rounds are begun. With both zero there is one round.
 	Every, For time.Duration
-	// Break are functions to stop at: each worker is then observed for Slice in
-	// each round, as attach does, rather than stopped once.
+	// Break are functions to stop at: one worker after the other is then observed
+	// for Slice in each round, as attach does, rather than stopped once.
 	Break  []string
 	Slice  time.Duration
 	Engine string
-	// MaxPause is the share of the time that workers may be stopped, all taken
-	// together; with Break only.
+	// MaxPause is the share of the time that a worker may be stopped, and, as they
+	// are observed one after the other, all of them together; with Break only.
 	MaxPause    float64
 	Concurrency int // workers that are looked at side by side; 0: by the number of processors
 	Tool        string
@@ -94,9 +94,16 @@ func Run(ctx context.Context, o *observe.Observer, opt Options, sink Sink) (Resu
 	if opt.Concurrency <= 0 {
 		opt.Concurrency = max(2, runtime.NumCPU())
 	}
+	if len(opt.Break) > 0 {
+		// One after the other: what MaxPause allows is then for all together, and
+		// no tracer waits for its turn while a worker stands at a breakpoint.
+		opt.Concurrency = 1
+	}
 	c := &collector{opt: opt, sink: sink, o: o, finder: workers.NewFinder(), known: make(map[workers.ID]*tracked), failed: make(map[int]bool), began: time.Now()}
 	defer c.close()
-	defer o.Calm()()
+	if len(opt.Break) == 0 {
+		defer o.Calm()()
+	}
 	h := Header(opt.Tool)
 	h.Started = c.began
 	if err := sink.Begin(h); err != nil {
@@ -322,7 +329,7 @@ func (c *collector) look(ctx context.Context, t *tracked) (*capture.Capture, tim
 	}
 	opt := observe.Defaults()
 	opt.Break, opt.For, opt.Stops = c.opt.Break, c.opt.Slice, 0
-	opt.MaxPause = c.opt.MaxPause / float64(c.opt.Concurrency)
+	opt.MaxPause = c.opt.MaxPause
 	if c.opt.Engine != "" {
 		opt.Engine = c.opt.Engine
 	}

@@ -23,9 +23,15 @@ type Worker struct {
 	o    *Observer
 	s    *session
 	live *target.Live
-	// before are the counters of the last look, and when they were read.
-	before facts
-	at     time.Time
+	// Counters of looks before this one: older is at least shortest ago once
+	// there was time, newer follows it.
+	older, newer counted
+}
+
+// counted are counters and when they were read.
+type counted struct {
+	facts
+	at time.Time
 }
 
 // Open recognises a running PHP. The caller closes the Worker.
@@ -39,10 +45,12 @@ func (o *Observer) Open(pid int) (*Worker, error) {
 		_ = live.Close()
 		return nil, err
 	}
-	w := &Worker{o: o, s: s, live: live, at: time.Now()}
+	w := &Worker{o: o, s: s, live: live}
 	s.spare = &o.spare
 	s.ready()
-	w.before.begin(live)
+	w.newer.begin(live)
+	w.newer.at = time.Now()
+	w.older = w.newer
 	return w, nil
 }
 
@@ -82,15 +90,16 @@ func (w *Worker) begin() error {
 	s.look = newLooker(w.o.Look)
 	s.cap = capture.Capture{}
 	s.since = time.Time{}
-	var now facts
+	now := counted{at: time.Now()}
 	now.begin(w.live)
-	at := time.Now()
-	s.facts = now
-	if at.Sub(w.at) >= shortest {
-		s.facts.cpu, s.facts.queued, s.facts.known = w.before.cpu, w.before.queued, w.before.known
-		s.facts.read, s.facts.readKnown = w.before.read, w.before.readKnown
-		s.since = w.at
-		w.before, w.at = now, at
+	s.facts = now.facts
+	if now.at.Sub(w.newer.at) >= shortest {
+		w.older, w.newer = w.newer, now
+	}
+	if b := &w.older; now.at.Sub(b.at) >= shortest {
+		s.facts.cpu, s.facts.queued, s.facts.known = b.cpu, b.queued, b.known
+		s.facts.read, s.facts.readKnown = b.read, b.readKnown
+		s.since = b.at
 	}
 	return nil
 }
