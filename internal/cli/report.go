@@ -78,7 +78,10 @@ func (r *reportFlags) run(s streams, args []string) error {
 // model reads every file that it can.
 func (r *reportFlags) model(s streams, args []string) (*triage.Model, []series.Series, error) {
 	b := triage.NewBuilder()
-	var over series.Builder
+	var over *series.Builder
+	if r.format == "html" {
+		over = new(series.Builder)
+	}
 	var n *offline.Namer
 	if r.symbolize || len(r.debugDirs) > 0 {
 		n = offline.New(r.debugDirs)
@@ -88,7 +91,7 @@ func (r *reportFlags) model(s streams, args []string) (*triage.Model, []series.S
 	var first error
 	read := 0
 	for _, a := range args {
-		if err := readMany(b, &over, a, s.in); err != nil {
+		if err := readMany(b, over, a, s.in); err != nil {
 			if first == nil {
 				first = err
 			}
@@ -111,6 +114,12 @@ func (r *reportFlags) model(s streams, args []string) (*triage.Model, []series.S
 	}
 	if n != nil && len(n.Missing) > 0 {
 		m.Notes = append(m.Notes, notFound(n))
+	}
+	if over == nil {
+		return m, nil, first
+	}
+	if over.Full() {
+		m.Notes = append(m.Notes, "workers were too many to draw the evidence of each over time")
 	}
 	return m, over.Series(), first
 }
@@ -143,7 +152,7 @@ func readMany(b *triage.Builder, over *series.Builder, name string, stdin io.Rea
 		return &usageError{err}
 	}
 	defer r.Close()
-	if err := b.Read(name, &watched{capture.NewStream(r), over}); err != nil {
+	if err := b.Read(name, watch(capture.NewStream(r), over)); err != nil {
 		return &usageError{err}
 	}
 	return nil

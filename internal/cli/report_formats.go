@@ -90,6 +90,14 @@ func (r *reportFlags) compare(s streams, args []string) error {
 	}), errA, errB)
 }
 
+// watch has over look at all records; nil looks at none.
+func watch(r triage.Records, over *series.Builder) triage.Records {
+	if over == nil {
+		return r
+	}
+	return &watched{r, over}
+}
+
 // watched are records that are also looked at for what changes over time.
 type watched struct {
 	triage.Records

@@ -61,8 +61,21 @@ func newPprofBuilder(m *triage.Model) *pprofBuilder {
 	if m.Summary != "" {
 		p.Comments = []string{report.Visible(m.Summary)}
 	}
-	return &pprofBuilder{m: m, p: p, binaries: map[int]*profile.Mapping{}, modules: map[string]*profile.Mapping{},
+	b := &pprofBuilder{m: m, p: p, binaries: map[int]*profile.Mapping{}, modules: map[string]*profile.Mapping{},
 		functions: map[profile.Function]*profile.Function{}, places: map[string]*profile.Location{}}
+	b.mainProgram()
+	return b
+}
+
+// mainProgram puts the first worker's program before other mappings: pprof
+// names the profile after the first one.
+func (b *pprofBuilder) mainProgram() {
+	for i := range b.m.Binaries {
+		if len(b.m.Workers) > 0 && b.m.Binaries[i].Path == b.m.Workers[0].Target.Exe {
+			b.mapping(&stack.Frame{Kind: stack.Native}, triage.Place{Binary: i})
+			return
+		}
+	}
 }
 
 func (b *pprofBuilder) sample(at []*profile.Location, kind capture.EventKind, n int, labels map[string][]string) {
