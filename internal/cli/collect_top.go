@@ -139,7 +139,7 @@ func (t *top) draw() {
 		return
 	}
 	width, height, err := term.GetSize(int(t.out.Fd()))
-	if err != nil {
+	if err != nil || width <= 0 || height <= 0 {
 		width, height = 80, 24
 	}
 	drawTop(t.out, t.model, t.n, t.sort, t.paused != nil, width, height)

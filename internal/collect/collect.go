@@ -14,10 +14,8 @@ package collect
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"runtime"
-	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -353,25 +351,4 @@ func line(path string) string {
 		return ""
 	}
 	return strings.TrimSpace(string(b))
-}
-
-// Failures sums up errors of one wording.
-func Failures(errs map[int]string) []string {
-	by := make(map[string][]int)
-	for pid, e := range errs {
-		e = strings.ReplaceAll(e, fmt.Sprint(pid), "PID")
-		by[e] = append(by[e], pid)
-	}
-	var out []string
-	for e, pids := range by {
-		sort.Ints(pids)
-		if len(pids) == 1 {
-			e = strings.ReplaceAll(e, "PID", fmt.Sprint(pids[0]))
-			out = append(out, e)
-			continue
-		}
-		out = append(out, fmt.Sprintf("%d workers, such as %d: %s", len(pids), pids[0], e))
-	}
-	sort.Strings(out)
-	return out
 }

@@ -112,10 +112,11 @@ func locking(c *capture.Capture, kind string) bool {
 
 // openPath finds the path of an open file by its number in /proc/locks.
 func openPath(pid int, file string) string {
-	_, ino, ok := strings.Cut(file, ":")
-	if _, ino, ok = strings.Cut(ino, ":"); !ok {
+	parts := strings.Split(file, ":") // major, minor, inode
+	if len(parts) != 3 {
 		return ""
 	}
+	ino := parts[2]
 	dir := fmt.Sprintf("/proc/%d/", pid)
 	fds, err := os.ReadDir(dir + "fdinfo")
 	if err != nil {
