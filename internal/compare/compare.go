@@ -11,10 +11,12 @@ package compare
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/phpwhy/phpwhy/internal/capture"
 	"github.com/phpwhy/phpwhy/internal/stack"
 	"github.com/phpwhy/phpwhy/internal/triage"
 )
@@ -50,6 +52,8 @@ type Diff struct {
 	// SameStacks and SameWorkers count what did not change.
 	SameStacks  int `json:"same_stacks"`
 	SameWorkers int `json:"same_workers"`
+	// Notes say what makes the two hard to compare.
+	Notes []string `json:"notes"`
 }
 
 // Side is one of the two reports in numbers.
@@ -102,7 +106,32 @@ func Reports(a, b *triage.Model) *Diff {
 	d := &Diff{Schema: Schema, A: side(a), B: side(b), Findings: findings(a, b)}
 	d.Stacks, d.SameStacks = stacks(a, b)
 	d.Workers, d.SameWorkers = workers(a, b)
+	d.Notes = notes(a, b)
 	return d
+}
+
+// notes: a rule that wants stops finds nothing where there were none, which
+// looks like a cause that is gone.
+func notes(a, b *triage.Model) []string {
+	out := []string{}
+	for _, kind := range []capture.EventKind{capture.Stop, capture.Sample} {
+		switch inA, inB := has(a, kind), has(b, kind); {
+		case inA && !inB:
+			out = append(out, fmt.Sprintf("A has %ss and B has none: a finding may be gone for that alone", kind))
+		case inB && !inA:
+			out = append(out, fmt.Sprintf("B has %ss and A has none: a finding may be new for that alone", kind))
+		}
+	}
+	return out
+}
+
+func has(m *triage.Model, kind capture.EventKind) bool {
+	for i := range m.Stacks {
+		if slices.ContainsFunc(m.Stacks[i].Seen, func(s triage.Seen) bool { return s.Kind == kind }) {
+			return true
+		}
+	}
+	return false
 }
 
 func side(m *triage.Model) Side {

@@ -1,8 +1,10 @@
 package compare
 
 import (
+	"slices"
 	"testing"
 
+	"github.com/phpwhy/phpwhy/internal/capture"
 	"github.com/phpwhy/phpwhy/internal/stack"
 	"github.com/phpwhy/phpwhy/internal/triage"
 )
@@ -105,6 +107,21 @@ func TestFindingsAndWorkersAreNewGoneOrMoved(t *testing.T) {
 	}())
 	if f := grown.Findings[0]; f.Change != Shrunk || f.ShareB != 0.5 {
 		t.Errorf("one of one and one of two workers: %+v", f)
+	}
+}
+
+func TestWhatIsHardToCompareIsNoted(t *testing.T) {
+	seen := func(kind capture.EventKind) *triage.Model {
+		m := model(map[int]int{1: 1}, "")
+		m.Stacks[0].Seen = []triage.Seen{{Kind: kind, N: 1}}
+		return m
+	}
+	if n := Reports(seen(capture.Stop), seen(capture.Stop)).Notes; len(n) != 0 {
+		t.Errorf("two of a kind: %q", n)
+	}
+	want := []string{"A has stops and B has none: a finding may be gone for that alone", "B has samples and A has none: a finding may be new for that alone"}
+	if n := Reports(seen(capture.Stop), seen(capture.Sample)).Notes; !slices.Equal(n, want) {
+		t.Errorf("got %q, want %q", n, want)
 	}
 }
 

@@ -27,6 +27,9 @@ func DiffText(w io.Writer, d *compare.Diff, o TextOptions) error {
 	t.findings(d)
 	t.stacks(d)
 	t.workers(d)
+	for _, n := range d.Notes {
+		t.prose("note: ", plain, n)
+	}
 	return t.w.Flush()
 }
 

@@ -70,6 +70,7 @@
   sheet.className = "sheet";
   flame.append(sheet);
   let drawn = new Map();
+  let sheetWidth = 1;
 
   function label(n) {
     const f = frameOf(n);
@@ -93,9 +94,10 @@
   function place(n, x, width, depth, extra) {
     const el = document.createElement("div");
     el.className = looks(n, data.node[n - 1] % 2) + (extra || "") + (width < 12 ? " thin" : "") + (found && found[n] ? " found" : "") + (n === state.at ? " at" : "");
-    el.style.left = x + "px";
+    // Shares, not pixels: the drawing fits paper, too.
+    el.style.left = (100 * x) / sheetWidth + "%";
     el.style.top = depth * ROW + "px";
-    el.style.width = Math.max(1, width - 1) + "px";
+    el.style.width = `max(1px, ${(100 * width) / sheetWidth}% - 1px)`;
     if (width > 24) el.textContent = label(n);
     el.dataset.node = n;
     el.id = "f" + n;
@@ -104,10 +106,10 @@
   }
 
   function draw() {
-    const width = Math.max(120, flame.clientWidth - 8);
+    const width = (sheetWidth = Math.max(120, flame.clientWidth - 8));
     const all = document.createDocumentFragment();
     drawn = new Map();
-    let depth = 0, rows = 0;
+    let depth = 0;
     const above = [];
     for (let p = parentOf(state.zoom); p >= 0; p = parentOf(p)) above.unshift(p);
     for (const p of above) all.append(place(p, 0, width, depth++, " above"));
@@ -128,8 +130,7 @@
       depth++;
       row = next;
     }
-    rows = depth;
-    sheet.style.height = rows * ROW + "px";
+    sheet.style.height = depth * ROW + "px";
     sheet.replaceChildren(all);
     flame.classList.toggle("searching", found !== null);
     $("matched").textContent = total[0] === 0 ? "nothing was seen" : found === null ? "" : "matches " + percent(matched(), total[0]) + " of events";
@@ -305,6 +306,5 @@
     cancelAnimationFrame(waiting);
     waiting = requestAnimationFrame(draw);
   }).observe(flame);
-  addEventListener("beforeprint", draw);
   document.documentElement.dataset.ready = "yes";
 })();
