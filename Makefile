@@ -11,7 +11,7 @@ demo: build ## a PHP script that hangs, and the report on it
 test: ## go vet, all tests against real PHP, each fuzz target for some seconds
 	scripts/test
 
-matrix: ## the longer comparison: every PHP that can be built, and PHP inside other programs
+matrix: ## the longer comparison: every PHP that can be built, PHP inside other programs, and the HTML report in Chromium
 	scripts/matrix
 
 containers: ## PHP in containers: Debian trixie on overlayfs, musl; from outside and inside

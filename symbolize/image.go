@@ -258,6 +258,7 @@ func (img *Image) find(pc remote.Addr) *placed {
 type MappedModule struct {
 	*Module
 	Start remote.Addr // of its first mapping
+	End   remote.Addr // of its last mapping
 	Bias  uint64      // runtime minus link-time address
 }
 
@@ -276,7 +277,7 @@ func (img *Image) ModulesNamed(match func(base string) bool) ([]MappedModule, er
 		if m, err := img.load(p); err != nil {
 			errs = append(errs, err)
 		} else {
-			out = append(out, MappedModule{m, p.start, p.bias})
+			out = append(out, MappedModule{m, p.start, p.end, p.bias})
 		}
 	}
 	return out, errors.Join(errs...)
@@ -289,7 +290,7 @@ func (img *Image) ModuleNamed(match func(base string) bool) (MappedModule, error
 			continue
 		}
 		m, err := img.load(p)
-		return MappedModule{m, p.start, p.bias}, err
+		return MappedModule{m, p.start, p.end, p.bias}, err
 	}
 	return MappedModule{}, errors.New("no such module is mapped")
 }
@@ -316,5 +317,5 @@ func (img *Image) ModuleAt(pc remote.Addr) (MappedModule, bool) {
 	if err != nil {
 		return MappedModule{}, false
 	}
-	return MappedModule{m, p.start, p.bias}, true
+	return MappedModule{m, p.start, p.end, p.bias}, true
 }

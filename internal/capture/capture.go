@@ -112,4 +112,15 @@ type Capture struct {
 	Facts map[string]any
 	// Variables are those that were asked for, nil for none.
 	Variables []Variable
+	// Modules are those that native frames are in, where that is known. They are
+	// written by StreamWriter only.
+	Modules []Module
+}
+
+// Module is a mapped ELF file. A frame's link-time address is its pc less Bias.
+type Module struct {
+	Path       string
+	BuildID    string // hexadecimal; "" when it has none
+	Start, End uint64 // runtime addresses
+	Bias       uint64 // runtime minus link-time address, modulo 2^64
 }

@@ -24,6 +24,8 @@ const maxWindow = 32 << 20
 type Output struct {
 	f *os.File
 	z *zstd.Encoder // nil for plain text
+	// within: something was written since the last frame ended.
+	within bool
 }
 
 // Create makes or empties the file at path, readable by its owner alone:
@@ -64,26 +66,30 @@ func secure(f *os.File) error {
 // Write implements io.Writer.
 func (o *Output) Write(p []byte) (int, error) {
 	if o.z != nil {
+		o.within = o.within || len(p) > 0
 		return o.z.Write(p)
 	}
 	return o.f.Write(p)
 }
 
-// Flush makes what was written so far readable.
+// Flush makes what was written so far readable, whatever becomes of this
+// program: in a compressed file it ends the Zstandard frame, and the next write
+// begins another. A reader that meets half a frame has all those before it.
 func (o *Output) Flush() error {
-	if o.z != nil {
-		return o.z.Flush()
+	if o.z == nil || !o.within {
+		return nil
 	}
+	if err := o.z.Close(); err != nil {
+		return err
+	}
+	o.z.Reset(o.f)
+	o.within = false
 	return nil
 }
 
 // Close ends the compressed stream and closes the file.
 func (o *Output) Close() error {
-	var err error
-	if o.z != nil {
-		err = o.z.Close()
-	}
-	return errors.Join(err, o.f.Close())
+	return errors.Join(o.Flush(), o.f.Close())
 }
 
 // Open opens the file at path for NewReader or Read, compressed or not: its

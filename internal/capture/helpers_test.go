@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/phpwhy/phpwhy/internal/stack"
+	"github.com/phpwhy/phpwhy/symbolize/remote"
 )
 
 // concatStack is a string append seen from mremap, as gdb shows it on PHP 8.2.
@@ -43,3 +44,5 @@ func sampleCapture() *Capture {
 	}
 	return c
 }
+
+func addr(n uint64) remote.Addr { return remote.Addr(n) }

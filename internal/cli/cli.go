@@ -100,7 +100,7 @@ the PHP function, file and line.`,
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(newAttach(s), newDump(s), newDoctor(s), newMatch(s), newRules(s), newSchema(s), newVersion(s), newWatch(s))
+	root.AddCommand(newAttach(s), newCollect(s), newDump(s), newDoctor(s), newMatch(s), newReport(s), newRules(s), newSchema(s), newVersion(s), newWatch(s))
 	return root
 }
 
@@ -112,7 +112,11 @@ func modest(keep proc.CapSet) { _ = proc.Drop(keep) }
 // oneLine keeps an error on one line and free of control bytes, whatever the
 // target's paths and names contain.
 func oneLine(err error) string {
-	s := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+	return printable(strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; "))
+}
+
+// printable replaces what a terminal would obey.
+func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
 			return '?'

@@ -1,19 +1,23 @@
 package cli
 
 import (
+	"slices"
+
 	"github.com/spf13/cobra"
 
+	"github.com/phpwhy/phpwhy/internal/capture"
 	"github.com/phpwhy/phpwhy/internal/report"
 )
 
 func newSchema(s streams) *cobra.Command {
+	words := []string{"report", "doctor", "finding", "capture"}
 	return &cobra.Command{
-		Use:       "schema report|doctor|finding",
-		Short:     "Print the JSON Schema of --format json, or of what watch prints",
-		ValidArgs: []string{"report", "doctor", "finding"},
+		Use:       "schema report|doctor|finding|capture",
+		Short:     "Print the JSON Schema of --format json, of what watch prints, or of a capture's lines",
+		ValidArgs: words,
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 || args[0] != "report" && args[0] != "doctor" && args[0] != "finding" {
-				return usageErrorf("schema takes one word: report, doctor or finding")
+			if len(args) != 1 || !slices.Contains(words, args[0]) {
+				return usageErrorf("schema takes one word: report, doctor, finding or capture")
 			}
 			return nil
 		},
@@ -24,6 +28,8 @@ func newSchema(s streams) *cobra.Command {
 				schema = report.DoctorJSONSchema()
 			case "finding":
 				schema = report.WatchedJSONSchema()
+			case "capture":
+				schema = capture.JSONSchema()
 			}
 			_, err := s.out.Write(schema)
 			return err

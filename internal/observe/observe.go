@@ -53,14 +53,16 @@ const EngineUprobe = "uprobe"
 var ErrNoBreakpoint = errors.New("no function to stop at")
 
 // Observer observes processes. The modules it has parsed are shared between
-// them.
+// them; it is safe for concurrent use.
 type Observer struct {
 	Look Look // what is read of PHP variables; set it before observing
 	// Started, when not nil, is called by Command once the command's process
 	// exists and has inherited what it inherits.
 	Started func()
 
-	cache *symbolize.Cache
+	cache   *symbolize.Cache
+	structs structs
+	spare   spares
 }
 
 // New makes an Observer.

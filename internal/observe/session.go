@@ -7,7 +7,6 @@ import (
 	"maps"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +26,7 @@ import (
 type session struct {
 	live  *target.Live
 	cache *symbolize.Cache
+	known *structs
 	php   symbolize.MappedModule // the module with the Zend engine
 
 	mu  sync.Mutex // guards img, which is made anew when modules are loaded
@@ -46,6 +46,8 @@ type session struct {
 	pipe  *pipeline
 	look  *looker
 	facts facts
+	since time.Time // when facts began to count; zero for a single look
+	spare *spares   // nil for a single look
 	cap   capture.Capture
 }
 
@@ -64,7 +66,7 @@ func (o *Observer) open(live *target.Live) (*session, error) {
 
 // openStarting recognises the modules of a PHP that may not have run yet.
 func (o *Observer) openStarting(live *target.Live) (*session, error) {
-	s := &session{live: live, cache: o.cache, look: newLooker(o.Look)}
+	s := &session{live: live, cache: o.cache, known: &o.structs, look: newLooker(o.Look)}
 	s.img = s.newImage(live.Maps)
 	var err error
 	if s.php, err = findPHP(s.img, live); err != nil {
@@ -140,7 +142,7 @@ func (s *session) openZend() (*zend.Runtime, error) {
 	}
 	if d, _ := m.DWARF(); d != nil {
 		if s.types == nil {
-			s.types = &dwarfTypes{m: m}
+			s.types = &dwarfTypes{m: m, known: s.known}
 		}
 		o.Types = s.types
 	}
@@ -149,12 +151,18 @@ func (s *session) openZend() (*zend.Runtime, error) {
 
 // dwarfTypes reads struct layouts from the PHP module's DWARF.
 type dwarfTypes struct {
-	m symbolize.MappedModule
+	m     symbolize.MappedModule
+	known *structs
 }
 
-// Structs implements zend.Types. The functions named here are compiled in the
-// units that define the structs, so only those units are read.
+// Structs implements zend.Types.
 func (t *dwarfTypes) Structs(names ...string) (map[string]zend.Struct, error) {
+	return t.known.of(t.m.Module, names, t.read)
+}
+
+// read finds them. The functions named here are compiled in the units that
+// define the structs, so only those units are read.
+func (t *dwarfTypes) read(names []string) (map[string]zend.Struct, error) {
 	var pcs []uint64
 	for _, fn := range []string{"execute_ex", "php_execute_script", "_emalloc", "gc_enabled", "php_output_get_level"} {
 		if sym, ok := t.m.Symbol(fn); ok {
@@ -403,9 +411,8 @@ func (s *session) warm() {
 // dump freezes the process once and reads every thread.
 func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 	var snaps []*target.Snapshot
-	spare := s.rehearse()
-	// A collection that begins now would run while the worker stands still.
-	collect := debug.SetGCPercent(-1)
+	spare := s.rehearsed()
+	undisturbed := quiet()
 	paused, err := ptrace.Freeze(ctx, s.live.PID, func(ts []ptrace.ThreadStop) error {
 		for i := range ts {
 			if ts[i].Err != nil {
@@ -422,7 +429,8 @@ func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 		}
 		return nil
 	})
-	debug.SetGCPercent(collect)
+	undisturbed()
+	defer func() { s.spare.put(snaps) }()
 	if err != nil {
 		return nil, err
 	}
@@ -451,6 +459,6 @@ func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 	s.cap.Observation.PausedUSTotal = paused.Microseconds()
 	s.cap.Observation.PausedUSMax = paused.Microseconds()
 	s.pipe.into(&s.cap)
-	s.facts.end(s, 0)
+	s.facts.end(s, s.ran())
 	return &s.cap, nil
 }

@@ -12,7 +12,8 @@ type userRegs = unix.PtraceRegs
 func getRegs(tid int, r *userRegs) error { return regSet(unix.PTRACE_GETREGSET, tid, ntPRSTATUS, r) }
 func setRegs(tid int, r *userRegs) error { return regSet(unix.PTRACE_SETREGSET, tid, ntPRSTATUS, r) }
 
-func pcOf(r *userRegs) *uint64 { return &r.Rip }
+func pcOf(r *userRegs) *uint64   { return &r.Rip }
+func stackOf(r *userRegs) uint64 { return r.Rsp }
 
 // convert copies the registers into DWARF order.
 func convert(u *userRegs, r *remote.Regs) {

@@ -32,7 +32,8 @@ func setRegs(tid int, r *userRegs) error {
 	return regSet(unix.PTRACE_SETREGSET, tid, ntPRSTATUS, &r.Regs)
 }
 
-func pcOf(r *userRegs) *uint64 { return &r.PC }
+func pcOf(r *userRegs) *uint64   { return &r.PC }
+func stackOf(r *userRegs) uint64 { return r.SP }
 
 // convert copies the registers, whose DWARF order is the kernel's.
 func convert(u *userRegs, r *remote.Regs) {

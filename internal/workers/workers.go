@@ -112,16 +112,23 @@ type search struct {
 
 func (s *search) look(pid int) {
 	w, err := read(pid)
+	if err == nil {
+		// Everybody may read the command line; of what was not asked for it does
+		// not matter that the rest is hidden.
+		if !s.matches(&w) {
+			return
+		}
+		err = w.program()
+	}
 	if err != nil {
 		switch {
+		case s.named && errors.Is(err, os.ErrPermission):
+			s.errs = append(s.errs, &proc.Error{PID: pid, What: "look at process", Err: proc.ErrPermission, Advice: proc.AccessTo(pid).Advice()})
 		case s.named:
 			s.errs = append(s.errs, &proc.Error{PID: pid, What: "look at process", Err: proc.ErrNoProcess})
 		case errors.Is(err, os.ErrPermission):
 			s.hidden++
 		}
-		return
-	}
-	if !s.matches(&w) {
 		return
 	}
 	if !s.named {
@@ -160,14 +167,6 @@ func read(pid int) (Worker, error) {
 	if w.State == "Z" || w.State == "X" {
 		return w, proc.ErrZombie
 	}
-	// A kernel thread has none, nor has what is just ending.
-	if w.Exe, err = os.Readlink(dir + "/exe"); err != nil {
-		return w, err
-	}
-	w.Exe = strings.TrimSuffix(w.Exe, " (deleted)")
-	if w.binary, err = binaryAt(dir + "/exe"); err != nil {
-		return w, err
-	}
 	b, err = os.ReadFile(dir + "/cmdline")
 	if err != nil {
 		return w, err
@@ -175,6 +174,18 @@ func read(pid int) (Worker, error) {
 	w.Cmdline = strings.TrimSpace(strings.ReplaceAll(strings.TrimRight(string(b), "\x00"), "\x00", " "))
 	w.title()
 	return w, nil
+}
+
+// program finds out which program it runs. A kernel thread has none, nor has what
+// is just ending.
+func (w *Worker) program() (err error) {
+	exe := "/proc/" + strconv.Itoa(w.PID) + "/exe"
+	if w.Exe, err = os.Readlink(exe); err != nil {
+		return err
+	}
+	w.Exe = strings.TrimSuffix(w.Exe, " (deleted)")
+	w.binary, err = binaryAt(exe)
+	return err
 }
 
 // tick is USER_HZ's period (include/asm-generic/param.h).

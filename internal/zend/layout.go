@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 )
 
 // The tables were read from the DWARF of real builds of each version: offsets
@@ -105,8 +106,26 @@ func variant(zts, debug bool) string {
 	return s
 }
 
-// builtin loads the table for a version such as "8.2".
+// parsed are the tables that were asked for before: a host's workers mostly run
+// the same few builds, and decoding a table takes longer than reading a stack.
+var parsed sync.Map // from the table's name to *Layout, which is not changed
+
+// builtin loads the table for a version such as "8.2". The caller may change it.
 func builtin(minor string, zts, debug bool) (*Layout, error) {
+	name := minor + "-" + variant(zts, debug)
+	l, ok := parsed.Load(name)
+	if !ok {
+		table, err := decodeTable(minor, zts, debug)
+		if err != nil {
+			return nil, err
+		}
+		l, _ = parsed.LoadOrStore(name, table)
+	}
+	own := *l.(*Layout)
+	return &own, nil
+}
+
+func decodeTable(minor string, zts, debug bool) (*Layout, error) {
 	b, err := tables.ReadFile("layouts/" + minor + "-" + variant(zts, debug) + ".json")
 	if err != nil {
 		return nil, &UnsupportedError{Version: minor, Variant: variant(zts, debug), Known: knownVersions()}

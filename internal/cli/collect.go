@@ -1,0 +1,240 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/phpwhy/phpwhy/internal/capture"
+	"github.com/phpwhy/phpwhy/internal/collect"
+	"github.com/phpwhy/phpwhy/internal/observe"
+	"github.com/phpwhy/phpwhy/internal/proc"
+	"github.com/phpwhy/phpwhy/internal/triage"
+	"github.com/phpwhy/phpwhy/internal/workers"
+)
+
+type collectFlags struct {
+	judged
+	workerFlags
+	opt   collect.Options
+	pause string
+	out   string
+	top   bool
+}
+
+func newCollect(s streams) *cobra.Command {
+	var c collectFlags
+	cmd := &cobra.Command{
+		Use:   "collect",
+		Short: "Look at many workers at once and say which share a cause",
+		Long: `collect stops each PHP worker once per round, for as long as copying its stack takes and never two at a time,
+and groups the workers by cause and by stack. Without --every and --for it makes one round. Without a choice it takes
+every PHP worker of the host: php-fpm, php, Apache with mod_php, and programs that have PHP inside.
+With -o it also writes what it saw to a file, which "phpwhy report" reads alone or together with other hosts'.
+With --break one worker after the other is observed as "phpwhy attach" does, for half a second in each round.`,
+		Example: "  phpwhy collect\n  phpwhy collect --pool www --every 1s --for 30s -o www.zst\n  phpwhy collect --cgroup 4f5e1c0b9a8d --top",
+		Args:    noArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context(), s) },
+	}
+	c.judged.flags(cmd)
+	c.workerFlags.flags(cmd)
+	f := cmd.Flags()
+	f.DurationVar(&c.opt.Every, "every", 0, "time between the beginnings of two rounds")
+	f.DurationVar(&c.opt.For, "for", 0, "for how long to begin rounds (with --every alone: until it is interrupted)")
+	f.StringSliceVar(&c.opt.Break, "break", nil, "functions of the C library to stop at, such as mmap,mremap")
+	f.StringVar(&c.opt.Engine, "engine", "auto", "how to stop with --break: auto, hwbp, int3 or syscall")
+	f.IntVar(&c.opt.Concurrency, "concurrency", 0, "workers to read side by side (default: the number of processors, at least 2)")
+	f.StringVar(&c.pause, "max-pause", "20%", "share of the time that workers may be stopped with --break, all taken together")
+	f.StringVarP(&c.out, "output", "o", "", "write the capture to this file (.zst: compressed)")
+	f.BoolVar(&c.top, "top", false, "show a table of causes that is renewed with each round (on a terminal only)")
+	return cmd
+}
+
+// slice is how long one worker is observed in a round with --break.
+const slice = 500 * time.Millisecond
+
+// everyDefault is the time between rounds when only --for or --top say that
+// there are several.
+const everyDefault = time.Second
+
+func (c *collectFlags) check() error {
+	o := &c.opt
+	switch {
+	case o.Every < 0 || o.For < 0:
+		return usageErrorf("--every and --for must not be negative")
+	case o.Concurrency < 0:
+		return usageErrorf("--concurrency must be at least 1")
+	}
+	if (o.For > 0 || c.top) && o.Every == 0 {
+		o.Every = everyDefault
+	}
+	var err error
+	if o.MaxPause, err = percent(c.pause); err != nil {
+		return err
+	}
+	if o.Filter, err = c.filter(); err != nil {
+		return err
+	}
+	o.Slice, o.Tool = slice, buildVersion()
+	return c.judged.check()
+}
+
+func (c *collectFlags) run(ctx context.Context, s streams) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	t := &tee{build: triage.NewBuilder()}
+	if c.out != "" {
+		// Before anything is stopped: a full disk is no reason to have done so.
+		var err error
+		if t.out, err = capture.Create(c.out); err != nil {
+			return usageErrorf("-o: %v", err)
+		}
+		defer func() { _ = t.out.Close() }()
+	}
+	rs := c.load()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	t.show = newBar(s.err)
+	if c.top {
+		top, err := newTop(s, rs.set, cancel)
+		if err != nil {
+			return err
+		}
+		defer top.close()
+		t.show, c.opt.Hold = top, top.hold
+	}
+	proc.MakeWay()
+	modest(proc.Tracing())
+	res, err := collect.Run(ctx, observe.New(), c.opt, t)
+	t.show.close()
+	if err == nil && t.out != nil {
+		err = t.out.Close()
+	}
+	if err != nil && res.Looks == 0 {
+		return err
+	}
+	m := t.build.Model(rs.set, time.Now())
+	for _, p := range rs.problems {
+		m.Notes = append(m.Notes, "rule skipped: "+p.String())
+	}
+	err = errors.Join(err, showMany(s, c.format, m))
+	if err == nil && res.Looks == 0 && res.First != nil {
+		return res.First // nobody could be looked at
+	}
+	return err
+}
+
+// shower shows how a collection goes on.
+type shower interface {
+	round(n, workers int)
+	look(h capture.Header, w *workers.Worker, round int, at time.Duration, c *capture.Capture)
+	done(n int)
+	close()
+}
+
+// tee hands what is collected to the file, the report and the terminal.
+type tee struct {
+	h     capture.Header
+	out   *capture.Output // nil without -o
+	w     *capture.StreamWriter
+	build *triage.Builder
+	show  shower
+}
+
+func (t *tee) Begin(h capture.Header) (err error) {
+	t.h = h
+	if t.out != nil {
+		t.w, err = capture.NewStreamWriter(t.out, h)
+	}
+	return err
+}
+
+func (t *tee) Round(n, workers int) error { t.show.round(n, workers); return nil }
+
+func (t *tee) Look(w *workers.Worker, round int, at time.Duration, c *capture.Capture) error {
+	t.build.Capture(t.h, w.PID, w.Start, w.Pool, round, at, c)
+	t.show.look(t.h, w, round, at, c)
+	if t.w == nil {
+		return nil
+	}
+	id, err := t.w.Process(w.PID, w.Start, w.Pool, c.Target)
+	if err != nil {
+		return err
+	}
+	return t.w.Look(id, round, at, c)
+}
+
+func (t *tee) Fail(pid, round int, err error) error {
+	t.build.Failed(t.h, pid, round, errors.New(oneLine(err)))
+	if t.w == nil {
+		return nil
+	}
+	return t.w.Fail(pid, round, err)
+}
+
+func (t *tee) Gone(w *workers.Worker, round int) error {
+	t.build.Gone(t.h, w.PID, w.Start)
+	if t.w == nil {
+		return nil
+	}
+	return t.w.Gone(w.PID, w.Start, round)
+}
+
+func (t *tee) Done(n int) error {
+	t.show.done(n)
+	if t.w == nil {
+		return nil
+	}
+	return t.w.Flush()
+}
+
+func (t *tee) End(rounds int, ended string) error {
+	if t.w == nil {
+		return nil
+	}
+	return t.w.End(rounds, ended)
+}
+
+// bar is a progress bar on a terminal, and nothing elsewhere.
+type bar struct {
+	w         io.Writer
+	on, shown bool
+	n, of     int
+	last      time.Time
+}
+
+func newBar(w io.Writer) *bar {
+	f, ok := w.(*os.File)
+	return &bar{w: w, on: ok && term.IsTerminal(int(f.Fd()))}
+}
+
+func (b *bar) round(_, workers int) { b.n, b.of = 0, workers }
+
+func (b *bar) look(_ capture.Header, _ *workers.Worker, round int, _ time.Duration, _ *capture.Capture) {
+	b.n++
+	if !b.on || time.Since(b.last) < 50*time.Millisecond && b.n < b.of {
+		return
+	}
+	b.last, b.shown = time.Now(), true
+	const width = 30
+	full := width * b.n / max(1, b.of)
+	fmt.Fprintf(b.w, "\rround %d [%-*s] %d/%d workers ", round, width, bars[:full], b.n, b.of)
+}
+
+const bars = "=============================="
+
+func (b *bar) done(int) {}
+
+func (b *bar) close() {
+	if b.shown {
+		fmt.Fprint(b.w, "\r\x1b[K")
+		b.shown = false
+	}
+}

@@ -1,0 +1,260 @@
+package cli_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/phpwhy/phpwhy/internal/testphp"
+	"github.com/phpwhy/phpwhy/internal/triage"
+)
+
+// pidList is a list for --pid.
+func pidList(pids []int) string {
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint(pids), " ", ","), "[]")
+}
+
+func model(t *testing.T, r result) *triage.Model {
+	t.Helper()
+	var m triage.Model
+	if err := json.Unmarshal([]byte(r.out), &m); err != nil {
+		t.Fatalf("%v: code %d, %s%s", err, r.code, r.out, r.err)
+	}
+	return &m
+}
+
+// TestCollectNamesTheHolderThatAPoolWaitsFor is the job: many workers, one cause.
+func TestCollectNamesTheHolderThatAPoolWaitsFor(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name, code string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte("<?php\n"+code), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	lock := filepath.Join(dir, "x.lock")
+	hold := put("Session.php", fmt.Sprintf("$f = fopen('%s', 'c');\nflock($f, LOCK_EX);\necho \"ready\\n\"; flush();\nsleep(600);\n", lock))
+	wait := put("wait.php", fmt.Sprintf("$f = fopen('%s', 'c');\necho \"ready\\n\"; flush();\nflock($f, LOCK_EX);\n", lock))
+	const waiting = 16
+	p := testphp.FPM(t, testphp.StrippedFPM(t), waiting+4)
+	holder := p.Hang(t, hold, "")
+	for range waiting {
+		p.Hang(t, wait, "secret=1")
+	}
+	p.Hang(t, testphp.Hang(t, "cpu.php-loop.php"), "")
+	out := filepath.Join(dir, "c.zst")
+	r := run(t, "collect", "--pid", pidList(p.Workers), "--every", "50ms", "--for", "3s", "-o", out)
+	want := fmt.Sprintf("%d of %d workers wait for flock on %s, held by pid %d, which is in sleep() at %s:5\n", waiting, waiting+4, lock, holder, hold)
+	if r.code != 0 || !strings.HasPrefix(r.out, want) || r.err != "" || strings.Contains(r.out, "secret") {
+		t.Errorf("code %d, %s\n%s\nwant %s", r.code, r.err, r.out, want)
+	}
+
+	m := model(t, run(t, "report", "--format", "json", out, out))
+	if len(m.Workers) != waiting+4 || len(m.Hosts) != 1 || m.Rounds < 2 || m.Summary+"\n" != want || len(m.Sources) != 2 {
+		t.Errorf("%d workers on %d hosts, %d rounds: %s", len(m.Workers), len(m.Hosts), m.Rounds, m.Summary)
+	}
+	if last := m.Groups[len(m.Groups)-1]; last.Rule != "idle.fpm-accept" || len(last.Workers) != 2 {
+		t.Errorf("the last group: %+v", last)
+	}
+	for _, b := range m.Binaries {
+		if b.BuildID == "" && b.Path != "[vdso]" {
+			t.Errorf("%+v", b)
+		}
+	}
+	conform(t, out)
+	killed(t, p.Workers, filepath.Join(dir, "killed.zst"))
+}
+
+// conform holds every line of a real capture against the schema that phpwhy prints.
+func conform(t *testing.T, path string) {
+	t.Helper()
+	schema := run(t, "schema", "capture")
+	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(schema.out))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource("capture.json", doc); err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Compile("capture.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z, err := zstd.NewReader(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	text, err := z.DecodeAll(b, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := make(map[string]bool)
+	for line := range bytes.Lines(text) {
+		v, err := jsonschema.UnmarshalJSON(bytes.NewReader(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Validate(v); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		for k := range v.(map[string]any) {
+			kinds[k] = true
+		}
+	}
+	for _, k := range []string{"schema", "binary", "process", "stack", "event", "look", "end"} {
+		if !kinds[k] {
+			t.Errorf("no line with %s", k)
+		}
+	}
+	for _, bad := range []string{`{}`, `{"event":{}}`, `{"end":{"rounds":1,"ended":""},"gone":{"process":0,"round":1}}`, `{"stack":{"id":0,"frames":[{"kind":"native","binary":0}],"end":"root"}}`} {
+		v, _ := jsonschema.UnmarshalJSON(strings.NewReader(bad))
+		if s.Validate(v) == nil {
+			t.Errorf("the schema takes %s", bad)
+		}
+	}
+}
+
+// killed kills a collector with SIGKILL: its file is readable, its workers run on.
+func killed(t *testing.T, pids []int, out string) {
+	t.Helper()
+	c := exec.Command(phpwhy(t), "collect", "--pid", pidList(pids), "--every", "20ms", "-o", out)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(limit); ; time.Sleep(20 * time.Millisecond) {
+		if st, err := os.Stat(out); err == nil && st.Size() > 4<<10 || time.Now().After(end) {
+			break
+		}
+	}
+	_ = c.Process.Kill()
+	_ = c.Wait()
+	m := model(t, run(t, "report", "--format", "json", out))
+	if len(m.Workers) != len(pids) || !m.Sources[0].Truncated {
+		t.Errorf("%d workers, truncated %v", len(m.Workers), m.Sources[0].Truncated)
+	}
+	for _, pid := range pids {
+		if st := testphp.State(t, pid); strings.ContainsAny(st, "tT") {
+			t.Errorf("%d is left in state %s", pid, st)
+		}
+	}
+}
+
+func TestFramesAreNamedWhereTheSymbolsAre(t *testing.T) {
+	strip := testphp.Require(t, "strip")
+	php, dir := testphp.DWARF(t), t.TempDir()
+	bare := filepath.Join(dir, "php")
+	if out, err := exec.Command(strip, "-o", bare, php).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	w := testphp.Start(t, bare, testphp.Hang(t, "sleep.php"))
+	out := filepath.Join(dir, "c.jsonl")
+	if r := run(t, "collect", "--pid", fmt.Sprint(w.PID), "-o", out); r.code != 0 {
+		t.Fatal(r.err)
+	}
+	functions := func(args ...string) (names []string, lines int) {
+		m := model(t, run(t, append([]string{"report", "--format", "json", out}, args...)...))
+		for i, f := range m.Stacks[0].Frames {
+			if f.Kind == "native" && m.Stacks[0].Places[i].Binary >= 0 && m.Binaries[m.Stacks[0].Places[i].Binary].Path == bare {
+				names = append(names, f.Function)
+				if f.Line > 0 {
+					lines++
+				}
+			}
+		}
+		return names, lines
+	}
+	before, lines := functions()
+	if slices.Contains(before, "do_cli") || lines > 0 {
+		t.Fatalf("named already: %q", before)
+	}
+	// The program with its symbols is found by its build-id, whatever its name.
+	store := filepath.Join(dir, "store")
+	b, err := os.ReadFile(php)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(store, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(store, "php.debug"), b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	after, lines := functions("--debug-dir", store)
+	if !slices.Contains(after, "do_cli") || !slices.Contains(after, "zif_sleep") || slices.Contains(after, "") || lines < 5 {
+		t.Errorf("%d lines: %q", lines, after)
+	}
+	// Another build's file names nothing.
+	id, err := hex.DecodeString(build(t, out, bare))
+	if err != nil || len(id) == 0 {
+		t.Fatal(id, err)
+	}
+	if err := os.WriteFile(filepath.Join(store, "php.debug"), bytes.ReplaceAll(b, id, bytes.Repeat([]byte{7}, len(id))), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if other, _ := functions("--debug-dir", store); !slices.Equal(other, before) {
+		t.Errorf("%q, want %q", other, before)
+	}
+}
+
+// build is the build-id that a capture has for a program.
+func build(t *testing.T, capture, path string) string {
+	t.Helper()
+	for _, b := range model(t, run(t, "report", "--format", "json", capture)).Binaries {
+		if b.Path == path {
+			return b.BuildID
+		}
+	}
+	return ""
+}
+
+func TestCollectAndReportRefuse(t *testing.T) {
+	dir := t.TempDir()
+	junk := filepath.Join(dir, "junk")
+	if err := os.WriteFile(junk, []byte("{}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		code int
+		err  string
+	}{
+		{[]string{"collect", "--pid", "x"}, 2, "a PID is a number"},
+		{[]string{"collect", "--match", "("}, 2, "--match"},
+		{[]string{"collect", "--max-pause", "2"}, 2, "--max-pause"},
+		{[]string{"collect", "--every", "-1s"}, 2, "negative"},
+		{[]string{"collect", "4242"}, 2, "no arguments"},
+		{[]string{"collect", "--top"}, 2, "terminal"},
+		{[]string{"collect", "--pid", "1073741824"}, 3, "no such process"},
+		{[]string{"collect", "--match", "no-such-worker-anywhere"}, 3, "no PHP worker found"},
+		{[]string{"collect", "-o", "/nosuch/file"}, 2, "-o"},
+		{[]string{"report"}, 2, "takes captures"},
+		{[]string{"report", "/nosuch"}, 2, "no such file"},
+		{[]string{"report", dir}, 2, "folder"},
+		{[]string{"report", junk}, 2, "no schema"},
+		{[]string{"report", "--debug-dir", "/nosuch", junk}, 2, "no folder"},
+		{[]string{"schema", "x"}, 2, "capture"},
+	} {
+		r := run(t, c.args...)
+		if r.code != c.code || !strings.Contains(r.err, c.err) || r.out != "" || strings.Count(r.err, "\n") != 1 {
+			t.Errorf("%q: code %d, %q; want %d, %q", c.args, r.code, r.err, c.code, c.err)
+		}
+	}
+}

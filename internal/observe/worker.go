@@ -1,0 +1,291 @@
+package observe
+
+import (
+	"context"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"sync"
+	"time"
+
+	"github.com/phpwhy/phpwhy/internal/capture"
+	"github.com/phpwhy/phpwhy/internal/proc"
+	"github.com/phpwhy/phpwhy/internal/ptrace"
+	"github.com/phpwhy/phpwhy/internal/stack"
+	"github.com/phpwhy/phpwhy/internal/target"
+)
+
+// Worker is a process that is looked at more than once. What was found out about
+// it is kept between the looks, what was parsed of its files is shared with all
+// workers of the Observer. Several Workers may be used at once, each by one
+// goroutine at a time.
+type Worker struct {
+	o    *Observer
+	s    *session
+	live *target.Live
+	// Counters of looks before this one: older is at least shortest ago once
+	// there was time, newer follows it.
+	older, newer counted
+}
+
+// counted are counters and when they were read.
+type counted struct {
+	facts
+	at time.Time
+}
+
+// Open recognises a running PHP. The caller closes the Worker.
+func (o *Observer) Open(pid int) (*Worker, error) {
+	live, err := target.Open(pid)
+	if err != nil {
+		return nil, err
+	}
+	s, err := o.open(live)
+	if err != nil {
+		_ = live.Close()
+		return nil, err
+	}
+	w := &Worker{o: o, s: s, live: live}
+	s.spare = &o.spare
+	s.ready()
+	w.newer.begin(live)
+	w.newer.at = time.Now()
+	w.older = w.newer
+	return w, nil
+}
+
+// PID is the process's number.
+func (w *Worker) PID() int { return w.live.PID }
+
+// ready reads libc's debug information, where nobody has before. A distribution's
+// file is compressed; inflating it beside the stops of other workers would make
+// these long.
+func (s *session) ready() {
+	libc, err := s.image().Libc()
+	if err != nil {
+		return
+	}
+	if d, _ := libc.DWARF(); d != nil {
+		_, _ = d.FramesAt(libc.File().Entry())
+	}
+}
+
+// Start is when it began, in clock ticks after boot: with the pid, who it is.
+func (w *Worker) Start() uint64 { return w.live.StartTime }
+
+// Close gives its files back.
+func (w *Worker) Close() error { return w.live.Close() }
+
+// shortest is the time over which the use of a processor is measured: the
+// kernel counts a running thread's time at its ticks, which are up to 10 ms apart.
+const shortest = 50 * time.Millisecond
+
+// begin prepares another look.
+func (w *Worker) begin() error {
+	if !w.live.Alive() {
+		return &proc.Error{PID: w.live.PID, What: "look at process", Err: proc.ErrNoProcess, Advice: "it has ended"}
+	}
+	s := w.s
+	s.pipe = newPipeline(s)
+	s.look = newLooker(w.o.Look)
+	s.cap = capture.Capture{}
+	s.since = time.Time{}
+	now := counted{at: time.Now()}
+	now.begin(w.live)
+	s.facts = now.facts
+	if now.at.Sub(w.newer.at) >= shortest {
+		w.older, w.newer = w.newer, now
+	}
+	if b := &w.older; now.at.Sub(b.at) >= shortest {
+		s.facts.cpu, s.facts.queued, s.facts.known = b.cpu, b.queued, b.known
+		s.facts.read, s.facts.readKnown = b.read, b.readKnown
+		s.since = b.at
+	}
+	return nil
+}
+
+// Look takes one joined stack of every thread, now, as Dump does.
+func (w *Worker) Look(ctx context.Context) (*capture.Capture, error) {
+	if err := w.begin(); err != nil {
+		return nil, err
+	}
+	c, err := w.s.dump(ctx)
+	// Right behind a stop a worker that sleeps is still on its way back to sleep.
+	if st := w.s.facts.state; err == nil && st != "" && c.Facts["proc.state"] == "R" {
+		c.Facts["proc.state"] = st
+	}
+	if err == nil && w.s.lost(c) {
+		w.s.refreshImage() // for the next look
+	}
+	return w.s.placed(c), err
+}
+
+// Observe watches the worker for some time, as Attach does. Modules that were
+// loaded since the last look are known to it.
+func (w *Worker) Observe(ctx context.Context, opt Options) (*capture.Capture, error) {
+	if err := w.begin(); err != nil {
+		return nil, err
+	}
+	w.s.facts.begin(w.live)
+	popt, err := w.s.prepare(opt)
+	if err != nil {
+		return nil, err
+	}
+	res, err := ptrace.Observe(ctx, w.live.PID, popt, w.s.pipe)
+	c, err := w.s.finish(res, err)
+	return w.s.placed(c), err
+}
+
+// ran is for how long the counters in facts have counted.
+func (s *session) ran() time.Duration {
+	if s.since.IsZero() {
+		return 0
+	}
+	return time.Since(s.since)
+}
+
+// lost reports whether a walk ended at code that no known module has: one may
+// have been loaded since the mappings were read.
+func (s *session) lost(c *capture.Capture) bool {
+	for i := range c.Stacks {
+		fs := c.Stacks[i].Frames
+		if c.Stacks[i].End == stack.Truncated && len(fs) > 0 && fs[len(fs)-1].Kind == stack.Native && fs[len(fs)-1].Module == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// placed adds the modules that the native frames are in, so that others can
+// name the frames without this process.
+func (s *session) placed(c *capture.Capture) *capture.Capture {
+	if c == nil {
+		return nil
+	}
+	img := s.image()
+	known := func(pc uint64) bool {
+		for i := range c.Modules {
+			if m := &c.Modules[i]; pc >= m.Start && pc < m.End {
+				return true
+			}
+		}
+		return false
+	}
+	for i := range c.Stacks {
+		for j := range c.Stacks[i].Frames {
+			f := &c.Stacks[i].Frames[j]
+			if f.Kind != stack.Native || f.PC == 0 || known(uint64(f.PC)) {
+				continue
+			}
+			m, ok := img.ModuleAt(f.PC)
+			if !ok {
+				continue
+			}
+			c.Modules = append(c.Modules, capture.Module{
+				Path: m.Path, BuildID: m.BuildID(), Start: uint64(m.Start), End: uint64(m.End), Bias: m.Bias,
+			})
+		}
+	}
+	return c
+}
+
+// spares are snapshots that wait for their next use. Copying into memory that
+// was used before takes no page faults.
+type spares struct {
+	mu   sync.Mutex
+	free []*target.Snapshot
+}
+
+// maxSpares bounds the snapshots that are kept, maxSpare the bytes of each.
+const (
+	maxSpares = 8
+	maxSpare  = 1 << 20
+)
+
+func (p *spares) put(snaps []*target.Snapshot) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range snaps {
+		if len(p.free) < maxSpares && s.Cap() <= maxSpare {
+			p.free = append(p.free, s)
+		}
+	}
+}
+
+func (p *spares) take() *target.Snapshot {
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.free)
+	if n == 0 {
+		return nil
+	}
+	s := p.free[n-1]
+	p.free = p.free[:n-1]
+	return s
+}
+
+// rehearsed is a snapshot that has room for what will be copied.
+func (s *session) rehearsed() *target.Snapshot {
+	snap := s.spare.take()
+	if snap == nil {
+		return s.rehearse()
+	}
+	snap.Reset(s.live.Mem)
+	return snap
+}
+
+// stopped orders the stops of several workers: one stands still at a time, so that
+// none waits for another's copying. calm says that the garbage collector is run by
+// hand. Both belong to the whole process, as the collector does.
+var (
+	stopped sync.Mutex
+	calm    bool // guarded by stopped
+)
+
+const (
+	// tidyAt is the size of the heap at which a calm process collects, in bytes,
+	// and tidyLimit the one at which Go's collector runs after all.
+	tidyAt    = 64 << 20
+	tidyLimit = 1 << 30
+)
+
+// Calm has garbage collected between the stops of workers only, until the function
+// that it returns is called. For whoever looks at many workers: a collection that
+// begins a moment before a stop would make it long.
+func (o *Observer) Calm() (restore func()) {
+	stopped.Lock()
+	defer stopped.Unlock()
+	percent, limit := debug.SetGCPercent(-1), debug.SetMemoryLimit(tidyLimit)
+	calm = true
+	return func() {
+		stopped.Lock()
+		defer stopped.Unlock()
+		calm = false
+		debug.SetGCPercent(percent)
+		debug.SetMemoryLimit(limit)
+	}
+}
+
+// quiet keeps the garbage collector from beginning until the function that it
+// returns is called: it would run while a worker stands still.
+func quiet() func() {
+	stopped.Lock()
+	if calm {
+		heap := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+		if metrics.Read(heap); heap[0].Value.Uint64() > tidyAt {
+			runtime.GC()
+		}
+		return stopped.Unlock
+	}
+	collect := debug.SetGCPercent(-1)
+	return func() {
+		debug.SetGCPercent(collect)
+		stopped.Unlock()
+	}
+}

@@ -1,0 +1,283 @@
+package triage
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/phpwhy/phpwhy/internal/stack"
+	"github.com/phpwhy/phpwhy/rules"
+)
+
+// maxChain bounds how far holders of holders are followed.
+const maxChain = 64
+
+// edge is what one worker waits for.
+type edge struct {
+	kind, what string
+	pid        int // 0: nobody is known
+}
+
+// waiting reads it off a worker's facts.
+func waiting(facts map[string]any) (edge, bool) {
+	num := func(name string) int {
+		n, _ := facts[name].(int64)
+		return int(n)
+	}
+	str := func(name string) string {
+		s, _ := facts[name].(string)
+		return s
+	}
+	switch {
+	case str("lock.kind") != "":
+		return edge{str("lock.kind"), str("lock.path"), num("lock.holder_pid")}, true
+	case num("lock.contended_pid") > 0:
+		return edge{"lock", str("lock.contended_path"), num("lock.contended_pid")}, true
+	case num("child.pid") > 0:
+		return edge{"child", str("child.cmdline"), num("child.pid")}, true
+	case num("fd.held_by") > 0:
+		return edge{cmp.Or(str("fd.kind"), "file"), str("fd.path"), num("fd.held_by")}, true
+	case str("wait.peer") != "":
+		return edge{"peer", str("wait.peer"), 0}, true
+	case str("fd.peer") != "":
+		return edge{"peer", str("fd.peer"), 0}, true
+	}
+	return edge{}, false
+}
+
+// waits joins each group's waits with the workers that are waited for.
+func (s *sorter) waits() {
+	edges := make([]edge, len(s.m.Workers))
+	byPID := make(map[[2]int]int)
+	for i := range s.m.Workers {
+		w := &s.m.Workers[i]
+		// Who is idle waits for a client, which is no matter.
+		if f := leading(s.found[i]); f == nil || f.Kind != rules.Benign {
+			if e, ok := waiting(w.Facts); ok && !running(w.Facts) {
+				edges[i] = e
+			}
+		}
+		// Of two with one pid, the one that lives, else the later one.
+		k := [2]int{w.Host, w.PID}
+		if old, ok := byPID[k]; !ok || s.m.Workers[old].Ended || !w.Ended {
+			byPID[k] = i
+		}
+	}
+	holder := func(i int) int {
+		if edges[i].pid == 0 {
+			return -1
+		}
+		if h, ok := byPID[[2]int{s.m.Workers[i].Host, edges[i].pid}]; ok {
+			return h
+		}
+		return -1
+	}
+	for g := range s.m.Groups {
+		s.m.Groups[g].Waits = s.waitsOf(&s.m.Groups[g], edges, holder)
+	}
+}
+
+type waitKey struct {
+	edge
+	host int
+}
+
+func (s *sorter) waitsOf(g *Group, edges []edge, holder func(int) int) []Wait {
+	out := []Wait{}
+	by := make(map[waitKey]int)
+	for _, i := range g.Workers {
+		e := edges[i]
+		if e == (edge{}) {
+			continue
+		}
+		k := waitKey{e, s.m.Workers[i].Host}
+		at, ok := by[k]
+		if !ok {
+			at = len(out)
+			by[k] = at
+			out = append(out, s.wait(i, e, holder))
+		}
+		out[at].Workers = append(out[at].Workers, i)
+	}
+	slices.SortStableFunc(out, func(a, b Wait) int { return cmp.Compare(len(b.Workers), len(a.Workers)) })
+	return out
+}
+
+// wait describes what worker i waits for, and follows those who have it.
+func (s *sorter) wait(i int, e edge, holder func(int) int) Wait {
+	w := Wait{Kind: e.kind, What: e.what, HolderPID: e.pid, Holder: holder(i), Chain: []int{}}
+	if w.Holder < 0 {
+		if name, ok := s.m.Workers[i].Facts["lock.holder_cmdline"].(string); ok {
+			w.HolderWho = name
+		}
+		return w
+	}
+	h := &s.m.Workers[w.Holder]
+	w.HolderWho = cmp.Or(h.Target.Cmdline, h.Target.Exe)
+	if st := s.b.workers[s.from[w.Holder]].last; st >= 0 {
+		w.HolderSite, w.HolderDoing = siteOf(s.b.stacks.all[st].Frames)
+	}
+	if h.Request != nil {
+		w.HolderURI = strings.TrimSpace(h.Request.Method + " " + path(h.Request.URI))
+	}
+	seen := map[int]bool{i: true}
+	for at := w.Holder; at >= 0 && len(w.Chain) < maxChain; at = holder(at) {
+		w.Chain = append(w.Chain, at)
+		if seen[at] {
+			w.Deadlock = true
+			break
+		}
+		seen[at] = true
+	}
+	return w
+}
+
+// path is a URI without its query, which may hold anything.
+func path(uri string) string {
+	p, _, _ := strings.Cut(uri, "?")
+	return p
+}
+
+// canonical is what makes two stacks of different workers the same: PHP's frames
+// with the place of the innermost code, and, of one that waits, the named native
+// functions below PHP. In code that runs these change all the time.
+func canonical(fs []stack.Frame, running bool) string {
+	var b strings.Builder
+	placed, below, php := false, true, phpFrames(fs)
+	for i := range fs {
+		f := &fs[i]
+		if f.Kind == stack.Native {
+			if f.Function != "" && !f.Inlined && (!php || below && !running) {
+				fmt.Fprintf(&b, "n %s\n", f.Function)
+			}
+			continue
+		}
+		below = false
+		fmt.Fprintf(&b, "p %s %s", f.QualifiedName(), f.File)
+		if !f.Internal && !placed {
+			placed = true
+			if !running {
+				fmt.Fprintf(&b, ":%d", f.Line)
+			}
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// what says in a few words what a stack does.
+func what(fs []stack.Frame, running bool) string {
+	at, doing := siteOf(fs)
+	leaf := ""
+	for i := range fs {
+		if fs[i].Kind == stack.PHP {
+			break
+		}
+		if fs[i].Function != "" {
+			leaf = fs[i].Function
+			break
+		}
+	}
+	switch {
+	case doing != "":
+		return "in " + doing + "()"
+	case at != (Site{}) && running:
+		return "runs PHP code"
+	case at != (Site{}) && leaf != "":
+		return "in PHP code, at " + leaf
+	case at != (Site{}):
+		return "in PHP code"
+	case leaf != "":
+		return "outside PHP code, in " + leaf
+	}
+	return "outside PHP code"
+}
+
+// summary is the first group's sentence.
+func (m *Model) summary() string {
+	n := len(m.Workers)
+	switch {
+	case n == 0:
+		return "no worker was looked at"
+	case m.Groups[0].Kind == string(rules.Benign):
+		return fmt.Sprintf("%s healthy: %s", of(n, n), lower(m.Groups[0].Title))
+	}
+	g := &m.Groups[0]
+	if len(g.Waits) > 0 && 2*len(g.Waits[0].Workers) > len(g.Workers) {
+		return of(len(g.Waits[0].Workers), n) + " " + m.Waiting(&g.Waits[0])
+	}
+	s := of(len(g.Workers), n) + ": " + lower(g.Title)
+	if g.Site.File != "" {
+		s += fmt.Sprintf(", at %s:%d", g.Site.File, g.Site.Line)
+	}
+	return s
+}
+
+// Waiting says for whom: "wait for flock on /srv/x held by pid 812, which is in
+// sleep() at Session.php:88".
+func (m *Model) Waiting(w *Wait) string {
+	s := "wait for "
+	switch w.Kind {
+	case "peer":
+		return s + w.What
+	case "child":
+		s += "a child"
+	default:
+		s += w.Kind
+	}
+	if w.What != "" {
+		s += " " + onOf(w.Kind) + w.What
+	}
+	switch {
+	case w.Deadlock:
+		return s + fmt.Sprintf(", in a circle: pid %d, which has it, waits for them in turn", w.HolderPID)
+	case w.HolderPID == 0:
+		return s
+	case w.Kind == "child":
+		return s + fmt.Sprintf(", pid %d", w.HolderPID)
+	}
+	s += fmt.Sprintf(", held by pid %d", w.HolderPID)
+	if w.Holder < 0 {
+		return s + ", which was not looked at"
+	}
+	switch {
+	case w.HolderDoing != "":
+		s += ", which is in " + w.HolderDoing + "()"
+	case w.HolderSite != (Site{}):
+		s += ", which is"
+	default:
+		return s + ", which is outside PHP code"
+	}
+	if w.HolderSite.File != "" {
+		s += fmt.Sprintf(" at %s:%d", w.HolderSite.File, w.HolderSite.Line)
+	}
+	if len(w.Chain) > 1 {
+		s += fmt.Sprintf(" and waits in turn; at the end is pid %d", m.Workers[w.Chain[len(w.Chain)-1]].PID)
+	}
+	return s
+}
+
+func onOf(kind string) string {
+	if kind == "child" {
+		return ""
+	}
+	return "on "
+}
+
+func of(n, all int) string {
+	if all == 1 {
+		return "1 worker"
+	}
+	return fmt.Sprintf("%d of %d workers", n, all)
+}
+
+// lower begins a title in the middle of a sentence.
+func lower(s string) string {
+	for _, a := range []string{"A ", "An ", "The ", "One ", "This "} {
+		if strings.HasPrefix(s, a) {
+			return strings.ToLower(s[:1]) + s[1:]
+		}
+	}
+	return s
+}
