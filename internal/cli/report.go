@@ -152,7 +152,7 @@ func readMany(b *triage.Builder, over *series.Builder, name string, stdin io.Rea
 		return &usageError{err}
 	}
 	defer r.Close()
-	if err := b.Read(name, watch(capture.NewStream(r), over)); err != nil {
+	if err := b.Read(name, lookedAt(capture.NewStream(r), over)); err != nil {
 		return &usageError{err}
 	}
 	return nil

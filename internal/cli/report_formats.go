@@ -90,8 +90,8 @@ func (r *reportFlags) compare(s streams, args []string) error {
 	}), errA, errB)
 }
 
-// watch has over look at all records; nil looks at none.
-func watch(r triage.Records, over *series.Builder) triage.Records {
+// lookedAt has over look at all records; nil looks at none.
+func lookedAt(r triage.Records, over *series.Builder) triage.Records {
 	if over == nil {
 		return r
 	}
