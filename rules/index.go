@@ -64,11 +64,13 @@ type search struct {
 	// always are those to be tried on every stack.
 	post   [][]int32
 	always []int32
-	needs  [][][]int32 // by pattern
-	rows   [][]uint8   // by pattern and symbol: which of masks, from 1; 0 is unknown
-	masks  [][]mask    // by pattern
-	hits   [][]int32   // by pattern: the stacks that match, ascending
-	spent  int         // bytes of rows
+	needs  [][][]int32      // by pattern
+	wants  [][]wantedModule // by pattern
+	mods   modules
+	rows   [][]uint8 // by pattern and symbol: which of masks, from 1; 0 is unknown
+	masks  [][]mask  // by pattern
+	hits   [][]int32 // by pattern: the stacks that match, ascending
+	spent  int       // bytes of rows
 	// Work, to be measured.
 	tried, ran, stepped []int
 	// The frame that closer looked at last: its stack, from 1, which one of its
@@ -92,7 +94,7 @@ const sampled = 4096
 func newSearch(m *matcher, c *corpus, kind FrameKind, wanted func(*program) bool) *search {
 	s := &search{m: m, c: c, kind: kind, lane: &c.lanes[kind], progs: m.progs[kind]}
 	n := len(s.progs)
-	s.needs, s.rows, s.masks, s.hits = make([][][]int32, n), make([][]uint8, n), make([][]mask, n), make([][]int32, n)
+	s.needs, s.rows, s.masks, s.hits, s.wants = make([][][]int32, n), make([][]uint8, n), make([][]mask, n), make([][]int32, n), make([][]wantedModule, n)
 	s.tried, s.ran, s.stepped = make([]int, n), make([]int, n), make([]int, n)
 	s.name()
 	s.index(wanted)
@@ -125,7 +127,7 @@ func (s *search) index(wanted func(*program) bool) {
 	often := s.frequency()
 	s.post = make([][]int32, len(s.m.names[s.kind]))
 	for i, g := range s.progs {
-		s.needs[i] = s.m.needs[g]
+		s.needs[i], s.wants[i] = s.m.needs[g], g.wantedModules()
 		if !wanted(g) {
 			continue
 		}
@@ -225,7 +227,7 @@ func (s *search) run() {
 			}
 			due[i] = now
 			s.tried[i]++
-			if complete(s.needs[i], seen, now) && s.match(int(i), stack, seq) {
+			if complete(s.needs[i], seen, now) && s.reaches(int(i), stack, seq) && s.match(int(i), stack, seq) {
 				s.hits[i] = append(s.hits[i], int32(stack))
 			}
 		}
