@@ -33,8 +33,7 @@ func newCollect(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "collect",
 		Short: "Look at many workers at once and say which share a cause",
-		Long: `collect stops each PHP worker once per round, for as long as copying its stack takes and never two at a time,
-and groups the workers by cause and by stack. Without --every and --for it makes one round. Without a choice it takes
+		Long: `collect stops each PHP worker once per round, for as long as copying its stack takes and groups the workers by cause and by stack. Without --every and --for it makes one round. Without a choice it takes
 every PHP worker of the host: php-fpm, php, Apache with mod_php, and programs that have PHP inside.
 With -o it also writes what it saw to a file, which "phpwhy report" reads alone or together with other hosts'.
 With --break one worker after the other is observed as "phpwhy attach" does, for half a second in each round.`,
@@ -49,7 +48,7 @@ With --break one worker after the other is observed as "phpwhy attach" does, for
 	f.DurationVar(&c.opt.For, "for", 0, "for how long to begin rounds (with --every alone: until it is interrupted)")
 	f.StringSliceVar(&c.opt.Break, "break", nil, "functions of the C library to stop at, such as mmap,mremap")
 	f.StringVar(&c.opt.Engine, "engine", "auto", "how to stop with --break: auto, hwbp, int3 or syscall")
-	f.IntVar(&c.opt.Concurrency, "concurrency", 0, "workers to read side by side (default: the number of processors, at least 2)")
+	f.IntVar(&c.opt.Concurrency, "concurrency", 0, "workers to stop and read side by side (default: 4 per processor)")
 	f.StringVar(&c.pause, "max-pause", "20%", "share of the time that workers may be stopped with --break, all taken together")
 	f.StringVarP(&c.out, "output", "o", "", "write the capture to this file (.zst: compressed)")
 	f.BoolVar(&c.top, "top", false, "show a table of causes that is renewed with each round (on a terminal only)")
@@ -110,7 +109,8 @@ func (c *collectFlags) run(ctx context.Context, s streams) error {
 		defer top.close()
 		t.show, c.opt.Hold = top, top.hold
 	}
-	proc.MakeWay()
+	// No lower priority, as attach has: where forty workers want the processors, a
+	// round would never end. It takes a few milliseconds of processor time per worker.
 	modest(proc.Tracing())
 	res, err := collect.Run(ctx, observe.New(), c.opt, t)
 	t.show.close()

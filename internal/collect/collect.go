@@ -1,9 +1,10 @@
 // Package collect looks at many PHP workers at once, round after round.
 //
-// Contract: a worker is stopped once per round, by the same short stop as dump's,
-// and no two workers of the host stand still at a time. A worker that can't be
-// looked at fails alone. Whatever ends a collection, what was seen until then has
-// been handed over.
+// Contract: a worker is stopped once per round, by the same short stop as dump's.
+// As many as Options.Concurrency may stand still at a time: a busy worker on a busy
+// host takes a while to notice that it is to stop, and these times overlap. A worker
+// that can't be looked at fails alone. Whatever ends a collection, what was seen
+// until then has been handed over.
 //
 // Hazard: workers come, go and give their pids to others while this runs; one is
 // known by pid and start time, and checked before each look.
@@ -40,7 +41,7 @@ type Options struct {
 	// MaxPause is the share of the time that a worker may be stopped, and, as they
 	// are observed one after the other, all of them together; with Break only.
 	MaxPause    float64
-	Concurrency int // workers that are looked at side by side; 0: by the number of processors
+	Concurrency int // workers that are looked at side by side; 0: four per processor
 	Tool        string
 	// Hold, when not nil, is asked before each round but the first and returns
 	// when it may begin.
@@ -90,7 +91,7 @@ type collector struct {
 // cancelled collection is no error.
 func Run(ctx context.Context, o *observe.Observer, opt Options, sink Sink) (Result, error) {
 	if opt.Concurrency <= 0 {
-		opt.Concurrency = max(2, runtime.NumCPU())
+		opt.Concurrency = 4 * runtime.NumCPU()
 	}
 	if len(opt.Break) > 0 {
 		// One after the other: what MaxPause allows is then for all together, and

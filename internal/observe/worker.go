@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
@@ -240,12 +241,12 @@ func (s *session) rehearsed() *target.Snapshot {
 	return snap
 }
 
-// stopped orders the stops of several workers: one stands still at a time, so that
-// none waits for another's copying. calm says that the garbage collector is run by
-// hand. Both belong to the whole process, as the collector does.
+// stopped is held while a worker stands still: shared by those that look at many
+// workers, alone by who sets or runs the garbage collector. calm says that the
+// collector is run by hand. Both belong to the whole process, as the collector does.
 var (
-	stopped sync.Mutex
-	calm    bool // guarded by stopped
+	stopped sync.RWMutex
+	calm    atomic.Bool // changed with stopped held alone
 )
 
 const (
@@ -262,11 +263,11 @@ func (o *Observer) Calm() (restore func()) {
 	stopped.Lock()
 	defer stopped.Unlock()
 	percent, limit := debug.SetGCPercent(-1), debug.SetMemoryLimit(tidyLimit)
-	calm = true
+	calm.Store(true)
 	return func() {
 		stopped.Lock()
 		defer stopped.Unlock()
-		calm = false
+		calm.Store(false)
 		debug.SetGCPercent(percent)
 		debug.SetMemoryLimit(limit)
 	}
@@ -275,17 +276,28 @@ func (o *Observer) Calm() (restore func()) {
 // quiet keeps the garbage collector from beginning until the function that it
 // returns is called: it would run while a worker stands still.
 func quiet() func() {
-	stopped.Lock()
-	if calm {
-		heap := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
-		if metrics.Read(heap); heap[0].Value.Uint64() > tidyAt {
-			runtime.GC()
-		}
-		return stopped.Unlock
+	if calm.Load() {
+		tidy()
+		stopped.RLock()
+		return stopped.RUnlock
 	}
+	stopped.Lock()
 	collect := debug.SetGCPercent(-1)
 	return func() {
 		debug.SetGCPercent(collect)
 		stopped.Unlock()
+	}
+}
+
+// tidy collects garbage at a moment at which no worker stands still.
+func tidy() {
+	heap := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	if metrics.Read(heap); heap[0].Value.Uint64() <= tidyAt {
+		return
+	}
+	stopped.Lock()
+	defer stopped.Unlock()
+	if metrics.Read(heap); heap[0].Value.Uint64() > tidyAt { // nobody else has
+		runtime.GC()
 	}
 }

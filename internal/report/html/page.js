@@ -71,6 +71,10 @@
   flame.append(sheet);
   let drawn = new Map();
   let sheetWidth = 1;
+  // A function that calls itself is one frame with a count, as in the text
+  // report: its first node leads to its last, and back.
+  const FOLD = 3; // calls from which on they are folded
+  let lastOf = new Map(), headOf = new Map(), times = new Map();
 
   function label(n) {
     const f = frameOf(n);
@@ -91,6 +95,22 @@
     return c;
   }
 
+  // fold returns the last of the calls that n begins, n itself for most.
+  function fold(n) {
+    let last = n, k = 1;
+    for (;;) {
+      const c = children[last][0]; // the widest
+      if (n === 0 || c === undefined || total[c] !== total[last] || data.node[c - 1] !== data.node[n - 1]) break;
+      last = c;
+      k++;
+    }
+    if (k < FOLD) return n;
+    lastOf.set(n, last);
+    headOf.set(last, n);
+    times.set(n, k);
+    return last;
+  }
+
   function place(n, x, width, depth, extra) {
     const el = document.createElement("div");
     el.className = looks(n, data.node[n - 1] % 2) + (extra || "") + (width < 12 ? " thin" : "") + (found && found[n] ? " found" : "") + (n === state.at ? " at" : "");
@@ -98,7 +118,7 @@
     el.style.left = (100 * x) / sheetWidth + "%";
     el.style.top = depth * ROW + "px";
     el.style.width = `max(1px, ${(100 * width) / sheetWidth}% - 1px)`;
-    if (width > 24) el.textContent = label(n);
+    if (width > 24) el.textContent = label(n) + (times.has(n) ? " ×" + count(times.get(n)) : "");
     el.dataset.node = n;
     el.id = "f" + n;
     drawn.set(n, el);
@@ -109,19 +129,31 @@
     const width = (sheetWidth = Math.max(120, flame.clientWidth - 8));
     const all = document.createDocumentFragment();
     drawn = new Map();
+    lastOf = new Map();
+    headOf = new Map();
+    times = new Map();
     let depth = 0;
     const above = [];
-    for (let p = parentOf(state.zoom); p >= 0; p = parentOf(p)) above.unshift(p);
-    for (const p of above) all.append(place(p, 0, width, depth++, " above"));
+    for (let p = parentOf(state.zoom); p >= 0; p = parentOf(p)) above.push(p);
+    above.reverse();
+    above.forEach((p, i) => {
+      // Of calls to itself, one after the other, the first stands for all.
+      if (i > 0 && p > 0 && data.node[above[i - 1] - 1] === data.node[p - 1]) {
+        headOf.set(p, headOf.get(above[i - 1]) ?? above[i - 1]);
+        return;
+      }
+      all.append(place(p, 0, width, depth++, " above"));
+    });
     let row = total[state.zoom] > 0 ? [[state.zoom, 0, width]] : [];
     let left = MOST;
     while (row.length > 0 && left > 0) {
       const next = [];
       for (const [n, x, w] of row) {
+        const last = fold(n);
         all.append(place(n, x, w, depth, ""));
         left--;
         let at = x;
-        for (const c of children[n]) {
+        for (const c of children[last]) {
           const cw = (total[c] / total[n]) * w;
           if (cw >= 0.7) next.push([c, at, cw]);
           at += cw;
@@ -152,9 +184,11 @@
       text += php ? (f[KIND] & INTERNAL ? " · internal PHP function" : " · PHP") : f[KIND] & INLINED ? " · native, inlined" : " · native";
       if (f[FILE]) text += " · " + (php ? f[FILE] + (f[LINE] ? ":" + f[LINE] : "") : "in " + f[FILE]);
     }
+    if (times.has(n)) text += " · calls itself, " + count(times.get(n)) + " deep";
     text += " · " + count(total[n]) + " of " + count(total[0]) + " events, " + percent(total[n], total[0]);
     if (state.zoom !== 0 && n !== state.zoom) text += ", " + percent(total[n], total[state.zoom]) + " of what is shown";
-    if (self[n] > 0) text += " · innermost in " + count(self[n]);
+    const own = self[lastOf.get(n) ?? n];
+    if (own > 0) text += " · innermost in " + count(own);
     box.append(text);
   }
 
@@ -224,8 +258,8 @@
   flame.addEventListener("keydown", (e) => {
     if (e.ctrlKey || e.metaKey || e.altKey) return;
     switch (e.key) {
-      case "ArrowDown": { const c = children[state.at].find((n) => drawn.has(n)); if (c !== undefined) select(c, true); break; }
-      case "ArrowUp": if (parentOf(state.at) >= 0) select(parentOf(state.at), true); break;
+      case "ArrowDown": { const c = children[lastOf.get(state.at) ?? state.at].find((n) => drawn.has(n)); if (c !== undefined) select(c, true); break; }
+      case "ArrowUp": { const p = parentOf(state.at); if (p >= 0) select(headOf.get(p) ?? p, true); break; }
       case "ArrowLeft": select(neighbour(state.at, -1), true); break;
       case "ArrowRight": select(neighbour(state.at, 1), true); break;
       case "Enter": case " ": zoom(state.at); break;
