@@ -48,7 +48,7 @@ With --break one worker after the other is observed as "phpwhy attach" does, for
 	f.DurationVar(&c.opt.For, "for", 0, "for how long to begin rounds (with --every alone: until it is interrupted)")
 	f.StringSliceVar(&c.opt.Break, "break", nil, "functions of the C library to stop at, such as mmap,mremap")
 	f.StringVar(&c.opt.Engine, "engine", "auto", "how to stop with --break: auto, hwbp, int3 or syscall")
-	f.IntVar(&c.opt.Concurrency, "concurrency", 0, "workers to stop and read side by side (default: 4 per processor)")
+	f.IntVar(&c.opt.Concurrency, "concurrency", 0, "workers to stop and read side by side (default: 1 per processor, 4 on a busy host)")
 	f.StringVar(&c.pause, "max-pause", "20%", "share of the time that workers may be stopped with --break, all taken together")
 	f.StringVarP(&c.out, "output", "o", "", "write the capture to this file (.zst: compressed)")
 	f.BoolVar(&c.top, "top", false, "show a table of causes that is renewed with each round (on a terminal only)")

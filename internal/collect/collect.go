@@ -17,6 +17,7 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -41,7 +42,7 @@ type Options struct {
 	// MaxPause is the share of the time that a worker may be stopped, and, as they
 	// are observed one after the other, all of them together; with Break only.
 	MaxPause    float64
-	Concurrency int // workers that are looked at side by side; 0: four per processor
+	Concurrency int // workers that are looked at side by side; 0: one per processor, four on a busy host
 	Tool        string
 	// Hold, when not nil, is asked before each round but the first and returns
 	// when it may begin.
@@ -91,7 +92,7 @@ type collector struct {
 // cancelled collection is no error.
 func Run(ctx context.Context, o *observe.Observer, opt Options, sink Sink) (Result, error) {
 	if opt.Concurrency <= 0 {
-		opt.Concurrency = 4 * runtime.NumCPU()
+		opt.Concurrency = sideBySide(line("/proc/loadavg"))
 	}
 	if len(opt.Break) > 0 {
 		// One after the other: what MaxPause allows is then for all together, and
@@ -334,6 +335,18 @@ func (c *collector) look(ctx context.Context, t *tracked) (*capture.Capture, tim
 	}
 	cap, err := t.obs.Observe(ctx, opt)
 	return cap, at, err
+}
+
+// sideBySide is how many workers are looked at at a time. On a host with processors
+// to spare more than one each only makes the stops longer; on a busy one the time
+// goes by waiting for workers to notice that they are to stop.
+func sideBySide(loadavg string) int {
+	n := max(2, runtime.NumCPU())
+	first, _, _ := strings.Cut(loadavg, " ")
+	if load, err := strconv.ParseFloat(first, 64); err == nil && load > 2*float64(n) {
+		return 4 * n
+	}
+	return n
 }
 
 // Header describes this host.

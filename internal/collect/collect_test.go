@@ -210,6 +210,13 @@ func TestWithBreakpointsWorkersAreObservedAsByAttach(t *testing.T) {
 	}
 }
 
+func TestMoreWorkersAreLookedAtSideBySideOnABusyHost(t *testing.T) {
+	idle, busy, unknown := sideBySide("0.10 0.2 0.3 1/2 3"), sideBySide("4000.00 1 1 1/2 3"), sideBySide("")
+	if idle < 2 || busy != 4*idle || unknown != idle {
+		t.Errorf("%d, %d, %d", idle, busy, unknown)
+	}
+}
+
 func TestLockLines(t *testing.T) {
 	l := parseLocks(bufio.NewScanner(strings.NewReader(`1: FLOCK  ADVISORY  WRITE 812 fe:00:103 0 EOF
 1: -> FLOCK  ADVISORY  WRITE 813 fe:00:103 0 EOF
