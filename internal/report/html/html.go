@@ -70,7 +70,6 @@ type view struct {
 	Sources             []triage.Source
 	Binaries            []triage.Binary
 	Dropped             int
-	Workers, Stacks     string
 	HasStops, HasSample bool
 }
 
@@ -96,43 +95,33 @@ func Write(w io.Writer, m *triage.Model, over []series.Series) error {
 		Style: template.CSS(style), Script: template.JS(script), Data: template.JS(data),
 		Title: title(m), Summary: report.Visible(m.Summary), Facts: facts(m), Events: m.Events,
 		Hosts: len(m.Hosts) > 1, Sources: visibleSources(m.Sources), Binaries: visibleBinaries(m.Binaries), Dropped: f.Dropped,
-		Workers: report.Number(len(m.Workers)), Stacks: report.Number(len(m.Stacks)),
-	}
-	for i := range m.Workers {
-		v.Pools = v.Pools || m.Workers[i].Pool != ""
 	}
 	v.HasStops, v.HasSample = f.stops, f.samples
+	v.Charts = chartSets(m, over)
 	charts := byWorker(m, over)
-	for i := range m.Groups {
-		if i == maxCards {
-			v.MoreCards = len(m.Groups) - i
-			break
-		}
+	for i := range m.Groups[:min(len(m.Groups), maxCards)] {
 		v.Cards = append(v.Cards, newCard(m, i, charts))
 	}
-	v.Charts = chartSets(m, over)
-	for i := range m.Workers {
-		if i == maxRows {
-			v.MoreRows = len(m.Workers) - i
-			break
-		}
+	v.MoreCards = len(m.Groups) - len(v.Cards)
+	for i := range m.Workers[:min(len(m.Workers), maxRows)] {
 		v.Rows = append(v.Rows, newRow(m, i))
+		v.Pools = v.Pools || m.Workers[i].Pool != ""
 	}
-	for i, n := range m.Notes {
-		if i == maxNotes {
-			v.MoreNotes = len(m.Notes) - i
-			break
-		}
+	v.MoreRows = len(m.Workers) - len(v.Rows)
+	v.about(m)
+	return page.Execute(w, &v)
+}
+
+// about lists what could not be looked at, and what else is to be known.
+func (v *view) about(m *triage.Model) {
+	for _, n := range m.Notes[:min(len(m.Notes), maxNotes)] {
 		v.Notes = append(v.Notes, report.Visible(n))
 	}
-	for i, x := range m.Failures {
-		if i == maxNotes {
-			v.MoreFailures = len(m.Failures) - i
-			break
-		}
+	v.MoreNotes = len(m.Notes) - len(v.Notes)
+	for _, x := range m.Failures[:min(len(m.Failures), maxNotes)] {
 		v.Failures = append(v.Failures, failure{hostName(m, x.Host), x.PID, x.Round, report.Visible(x.Error)})
 	}
-	return page.Execute(w, &v)
+	v.MoreFailures = len(m.Failures) - len(v.Failures)
 }
 
 // source permits one inline element by its hash.
