@@ -52,6 +52,8 @@ type Result struct {
 	Verdict Verdict
 	// Missing is the evidence that an undetermined rule lacked, with how to get it.
 	Missing []string
+	// Near is how near an undetermined rule came, 0 to 1.
+	Near float64
 	// Errors are expressions that failed while they were evaluated.
 	Errors []string
 	// Skipped says why the rule was not evaluated: it is meant for other targets.
@@ -224,7 +226,7 @@ func (x *evaluation) run(r *Rule, opt Options) {
 	res.Verdict = said.verdict
 	switch said.verdict {
 	case Undetermined:
-		res.Missing = describeMissing(said.missing)
+		res.Missing, res.Near = describeMissing(said.missing), x.near(r.match)
 	case Match:
 		x.held = said.held
 		x.find(r)

@@ -6,7 +6,7 @@ import (
 )
 
 // engines are those that take part; `-engines` chooses among them.
-var engines = []string{"hwbp", "int3", probing}
+var engines = []string{"hwbp", "int3", "syscall", probing}
 
 // probing is the engine that traces nothing. To take a breakpoint out the kernel
 // waits for all processors, some 0.1 s each on an idle host.

@@ -117,7 +117,7 @@ func parse(args []string, errs io.Writer) (*config, error) {
 		return nil, err
 	}
 	if c.rounds < 1 || c.slots < 1 || f.NArg() > 0 {
-		return nil, errors.New("usage: chaos [-engines hwbp,int3,uprobe] [-rounds 1000] [-seed N [-again]] [-event NAME] or chaos load; see -help")
+		return nil, errors.New("usage: chaos [-engines hwbp,int3,syscall,uprobe] [-rounds 1000] [-seed N [-again]] [-event NAME] or chaos load; see -help")
 	}
 	if _, err := newPlan(0, c.only); err != nil {
 		return nil, err

@@ -160,7 +160,7 @@ func TestSignalsEndAnObservationWithAReport(t *testing.T) {
 				c := exec.Command(phpwhy(t), "attach", fmt.Sprint(w.PID), "--engine", engine, "--for", "50s", "--stops", "1000000000", "--format", "json")
 				b := begin(t, c)
 				observing(t, w.PID)
-				time.Sleep(200 * time.Millisecond)
+				time.Sleep(time.Second) // a busy machine has turns for others, too
 				if err := c.Process.Signal(sig); err != nil {
 					t.Fatal(err)
 				}

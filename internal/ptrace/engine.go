@@ -3,6 +3,9 @@ package ptrace
 import (
 	"errors"
 	"fmt"
+	"io"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/phpwhy/phpwhy/internal/proc"
 )
@@ -96,6 +99,17 @@ func (s *session) try(e engine) error {
 	err := e.arm()
 	if err == nil {
 		return nil
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, unix.EIO) {
+		// Its memory is gone: it has ended or called exec, and the event waits.
+		_ = s.stopAll()
+		_ = s.resumeAll()
+		s.hasStood()
+	}
+	if s.ended != nil {
+		e.lost()
+		s.eng = nil
+		return unix.ESRCH
 	}
 	if s.net != nil && s.net.Page != 0 && !s.held {
 		err = errors.Join(err, s.stopAll(), e.disarm(), s.resumeAll())

@@ -1,7 +1,9 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/phpwhy/phpwhy/rules"
@@ -16,8 +18,11 @@ func FromRules(rep rules.Report) Verdict {
 		v.Findings = append(v.Findings, fromFinding(&rep.Findings[i]))
 	}
 	var skipped []string
-	for i := range rep.Results {
-		r := &rep.Results[i]
+	results := slices.Clone(rep.Results)
+	// Of those that could not be decided the likeliest come first.
+	slices.SortStableFunc(results, func(a, b rules.Result) int { return cmp.Compare(b.Near, a.Near) })
+	for i := range results {
+		r := &results[i]
 		switch {
 		case r.Skipped != "":
 			skipped = append(skipped, r.Rule.ID)
