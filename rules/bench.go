@@ -218,6 +218,7 @@ match:
 func (w *world) corpus(stacks, frames int) *corpus {
 	c := &corpus{o: &Observation{}, stops: make([]int, stacks), samples: make([]int, stacks), allStops: stacks}
 	l := &c.lanes[Native]
+	l.note("php8.2")
 	id := func(name string) uint32 { return l.intern(&Frame{Name: name, Module: "php8.2"}) }
 	var leafIDs, rootIDs, nameIDs []uint32
 	for _, n := range leaves {

@@ -21,6 +21,8 @@ type lane struct {
 	recent  []recent             // of these the latest, by slot
 	blank   [2]uint32            // of native functions without a name, from 1: libc's are the second
 	ids     map[symbolKey]uint32 // of PHP functions
+	modules map[string]bool      // that native frames are in
+	module  string               // of them, the one seen last
 	start   []int                // of each stack in seq, and the end of the last
 	seq     []uint32             // symbols, leaf first
 }
@@ -93,6 +95,7 @@ func intern(o *Observation) *corpus {
 			f := &s.Frames[j]
 			engine = engine || f.Kind == Native && f.Name == "execute_ex"
 			if f.Kind == Native {
+				native.note(f.Module)
 				native.seq = append(native.seq, native.intern(f))
 			} else {
 				php.seq = append(php.seq, near.intern(php, f))

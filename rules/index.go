@@ -128,7 +128,7 @@ func (s *search) index(wanted func(*program) bool) {
 	s.post = make([][]int32, len(s.m.names[s.kind]))
 	for i, g := range s.progs {
 		s.needs[i], s.wants[i] = s.m.needs[g], g.wantedModules()
-		if !wanted(g) {
+		if !wanted(g) || !s.lane.reaches(s.wants[i]) {
 			continue
 		}
 		best, least := -1, 0

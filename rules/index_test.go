@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -174,5 +175,42 @@ func TestFramesHaveOneNumberEach(t *testing.T) {
 	}
 	if got := c.lanes[Native].of(1)[0]; got != 1 {
 		t.Errorf("a stack that begins with the second function begins with number %d", got)
+	}
+}
+
+func TestAPatternIsOnlyTriedWhereItsModuleIs(t *testing.T) {
+	o := &Observation{}
+	for i := range 2 * maxModules {
+		o.Stacks = append(o.Stacks, Stack{Frames: []Frame{
+			{Name: "poll", Module: "libc.so.6"}, {Name: fmt.Sprintf("f%d", i), Module: fmt.Sprintf("m%d.so", i)}, {Name: "zif_f", Module: "php"}, {Name: "execute_ex", Module: "php"},
+		}})
+		o.Events = append(o.Events, Event{Stack: i, Kind: Sample})
+	}
+	for _, c := range []struct {
+		module string
+		hits   []int32
+	}{
+		{"m3.so", []int32{3}},
+		{"m100.so", []int32{100}}, // beyond those that have a bit
+		{"m12?.so", []int32{120, 121, 122, 123}},
+		{"php", nil},
+		{"redis.so", []int32{}},
+	} {
+		t.Run(c.module, func(t *testing.T) {
+			x := mustLoad(t, rule("a.b", "{stack: \"any mod="+c.module+"\\ngap 0-9\\nexecute_ex\"}", "")).evaluation(o)
+			s := x.search[Native]
+			if c.hits == nil {
+				if len(s.hits[0]) != len(o.Stacks) {
+					t.Errorf("%d stacks of %d match", len(s.hits[0]), len(o.Stacks))
+				}
+				return
+			}
+			if !slices.Equal(s.hits[0], c.hits) {
+				t.Errorf("stacks %v match, want %v", s.hits[0], c.hits)
+			}
+			if len(c.hits) == 0 && s.tried[0] > 0 || s.ran[0] > maxModules+len(c.hits)+4 {
+				t.Errorf("tried on %d stacks, run on %d", s.tried[0], s.ran[0])
+			}
+		})
 	}
 }

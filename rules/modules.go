@@ -1,8 +1,9 @@
 package rules
 
 // Many rules want a frame in some module, redis.so for instance, and little
-// else that few stacks have. Which modules a stack has frames in is found out
-// once, when the first such pattern asks, and answers all of them.
+// else that few stacks have. When no stack has one, the pattern is not tried at
+// all. Otherwise the modules that a stack has frames in are found out once, when
+// the first such pattern asks, which answers all of them.
 
 const (
 	// maxModules is how many modules are told apart. A stack that has frames in
@@ -36,6 +37,32 @@ func (g *program) wantedModules() []wantedModule {
 		}
 	}
 	return out
+}
+
+// note keeps the module of a frame.
+func (l *lane) note(module string) {
+	if l.modules != nil && module == l.module {
+		return // most frames are in the module of the one before
+	}
+	if l.modules == nil {
+		l.modules = make(map[string]bool)
+	}
+	l.module, l.modules[module] = module, true
+}
+
+// reaches reports whether some stacks have frames in each module that a pattern
+// wants.
+func (l *lane) reaches(all []wantedModule) bool {
+	for _, w := range all {
+		found := false
+		for name := range l.modules {
+			found = found || glob(w.glob, name)
+		}
+		if !found {
+			return false
+		}
+	}
+	return true
 }
 
 // reaches reports whether a stack has a frame in each module that a pattern wants.
