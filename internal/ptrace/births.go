@@ -62,15 +62,15 @@ func (s *session) placed(t *tracee, how int, thread bool) error {
 // kept until it calls exec.
 func (s *session) newChild(t *tracee, how int) error {
 	shares := how != unix.PTRACE_EVENT_FORK
-	var err error
-	if s.net != nil {
-		err = ignoreGone(s.net.removeFrom(s, t, shares))
-	}
 	if shares && s.eng != nil && s.eng.inMemory() {
-		return errors.Join(err, s.resume(t, 0))
+		return s.resume(t, 0)
 	}
+	var err error
 	if s.eng != nil && s.eng.inMemory() {
-		err = errors.Join(err, s.eng.forked(t))
+		err = s.eng.forked(t) // before the net, which is for just these bytes
+	}
+	if s.net != nil {
+		err = errors.Join(err, ignoreGone(s.net.removeFrom(s, t, shares)))
 	}
 	err = errors.Join(err, ignoreGone(t.cover()), ignoreGone(detach(t.tid)))
 	delete(s.threads, t.tid)

@@ -1,6 +1,7 @@
 package ptrace
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -155,7 +156,7 @@ func guardMain(in io.Reader, out io.WriteCloser) int {
 	if len(rest) > 0 && rest[len(rest)-1] == guardDismiss {
 		return 0
 	}
-	if err := errors.Join(u.apply(mem), restoreChildren(u.PID)); err != nil {
+	if err := errors.Join(u.apply(mem), u.restoreChildren()); err != nil {
 		return 1
 	}
 	return 0
@@ -163,7 +164,7 @@ func guardMain(in io.Reader, out io.WriteCloser) int {
 
 // restoreChildren restores those that were forked with the breakpoints in
 // their copy of the memory and that the tracer had no time for.
-func restoreChildren(pid int) error {
+func (u *undo) restoreChildren() error {
 	all, err := os.ReadDir("/proc")
 	if err != nil {
 		return err
@@ -171,7 +172,7 @@ func restoreChildren(pid int) error {
 	var errs error
 	for _, e := range all {
 		child, err := strconv.Atoi(e.Name())
-		if err != nil || statusField(child, "PPid") != strconv.Itoa(pid) {
+		if err != nil || statusField(child, "PPid") != strconv.Itoa(u.PID) {
 			continue
 		}
 		errs = errors.Join(errs, onThread(func() error {
@@ -180,8 +181,40 @@ func restoreChildren(pid int) error {
 				return s.close() // somebody else's by now, or gone
 			}
 			_ = s.stopAll()
-			return errors.Join(s.reclaim(), s.close())
+			return errors.Join(s.reclaim(), u.uncover(s.mem), u.coverChild(s), s.close())
 		}))
+	}
+	return errs
+}
+
+// coverChild blocks SIGTRAP in a child that has the mask of an exposed thread.
+func (u *undo) coverChild(s *session) error {
+	var errs error
+	for _, t := range s.threads {
+		now, err := getSigMask(t.tid)
+		if !t.stopped || err != nil {
+			continue
+		}
+		for _, was := range u.Exposed {
+			if now == was&^trapMask {
+				t.exposed = was
+			}
+		}
+		errs = errors.Join(errs, ignoreGone(t.cover()))
+	}
+	return errs
+}
+
+// uncover puts back the code that breakpoints are still on.
+func (u *undo) uncover(mem *os.File) error {
+	var errs error
+	for _, t := range u.Sites {
+		b := make([]byte, len(breakCode))
+		if _, err := mem.ReadAt(b, int64(t.Addr)); err != nil || !bytes.Equal(b, breakCode) {
+			continue // another program by now, or clean
+		}
+		_, err := mem.WriteAt(t.Code[:len(breakCode)], int64(t.Addr))
+		errs = errors.Join(errs, err)
 	}
 	return errs
 }
