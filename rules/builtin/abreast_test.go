@@ -1,7 +1,6 @@
 package builtin_test
 
 import (
-	"strings"
 	"sync"
 	"testing"
 )
@@ -43,8 +42,6 @@ func (a *abreast) run(beside bool, name string, row map[string]string, column st
 // wait waits for all that run.
 func (a *abreast) wait() { a.all.Wait() }
 
-// busy reports whether it is a script that needs nothing but a processor, so that
-// another one may run beside it.
-func (h *hang) busy() bool {
-	return h.start == nil && h.observe == nil && (strings.HasPrefix(h.rule, "mem.") || strings.HasPrefix(h.rule, "cpu."))
-}
+// single reports whether the hang is a script that needs no other worker and no
+// server, so that another one may run beside it.
+func (h *hang) single() bool { return h.start == nil && h.server == "" }

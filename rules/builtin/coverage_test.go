@@ -264,7 +264,7 @@ func TestEachRuleNamesItsHang(t *testing.T) {
 		row := make(map[string]string)
 		cells[h.name()] = row
 		for _, p := range all {
-			pairs.run(h.busy(), h.name()+"/"+p.name, row, p.name, func(t *testing.T) (string, bool) { return h.try(t, phpwhy, p) })
+			pairs.run(h.single(), h.name()+"/"+p.name, row, p.name, func(t *testing.T) (string, bool) { return h.try(t, phpwhy, p) })
 		}
 	}
 	healthy := make(map[string]map[string]string)
@@ -305,7 +305,7 @@ func (h *hang) begin(t *testing.T, p php) int {
 	if h.start != nil {
 		pid = h.start(t, p)
 	} else {
-		if !h.busy() {
+		if !h.single() {
 			shared(t)
 		}
 		var args []string
