@@ -32,7 +32,8 @@ type config struct {
 	runs   int           // rounds for the tables of dump
 	rounds int           // rounds for the table of stops
 	stream time.Duration // how long stops are counted
-	only   string        // tables to make: "dump,pause,stops"
+	only   string        // tables to make: "dump,pause,stops,pool"
+	fpm    string        // the php-fpm of the pool
 }
 
 func main() {
@@ -55,12 +56,13 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	f.IntVar(&c.runs, "n", 5, "rounds of dump; 9 for a median worth printing")
 	f.IntVar(&c.rounds, "rounds", 3, "rounds of stops")
 	f.DurationVar(&c.stream, "for", 2*time.Second, "how long stops are counted each time")
-	f.StringVar(&c.only, "only", "dump,pause,stops", "the tables to make")
+	f.StringVar(&c.only, "only", "dump,pause,stops,pool", "the tables to make")
+	f.StringVar(&c.fpm, "fpm", "/usr/sbin/php-fpm8.2", "the php-fpm of the pool")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	if c.runs < 1 || c.rounds < 1 || f.NArg() > 0 {
-		return errors.New("usage: bench [-n RUNS] [-rounds ROUNDS] [-for 2s] [-php PATH] [-phpwhy PATH] [-only dump,pause,stops]")
+		return errors.New("usage: bench [-n RUNS] [-rounds ROUNDS] [-for 2s] [-php PATH] [-phpwhy PATH] [-only dump,pause,stops,pool]")
 	}
 	for _, p := range []*string{&c.php, &c.phpwhy, &c.root} {
 		abs, err := filepath.Abs(*p)
@@ -80,7 +82,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	for _, t := range []struct {
 		name string
 		make func(context.Context) error
-	}{{"dump", b.dumpTable}, {"pause", b.pauseTable}, {"stops", b.stopsTable}} {
+	}{{"dump", b.dumpTable}, {"pause", b.pauseTable}, {"stops", b.stopsTable}, {"pool", b.poolTable}} {
 		if !strings.Contains(","+c.only+",", ","+t.name+",") {
 			continue
 		}

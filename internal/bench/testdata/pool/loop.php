@@ -1,0 +1,4 @@
+<?php
+for ($i = 0; ; $i++) {
+    $x = md5((string) $i);
+}
