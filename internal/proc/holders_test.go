@@ -199,7 +199,7 @@ func TestTheChildThatIsWaitedForIsFound(t *testing.T) {
 	}
 	waitFor(t, func() bool {
 		child, ok := p.Child(-1)
-		return ok && child.Cmdline == "sleep 60"
+		return ok && child.Cmdline == "sleep 60" && child.State == "S"
 	})
 	any, _ := p.Child(-1)
 	if child, ok := p.Child(any.PID); !ok || child != any || child.State != "S" {

@@ -200,7 +200,11 @@ func (e *hwbp) hit(t *tracee, r *userRegs) (int, error) {
 	}
 	if e.bare {
 		// A real INT1 would have left the program counter behind itself.
-		return slices.IndexFunc(e.bps, func(b Breakpoint) bool { return uint64(b.Addr) == *pcOf(r) }), nil
+		i := slices.IndexFunc(e.bps, func(b Breakpoint) bool { return uint64(b.Addr) == *pcOf(r) })
+		if i < 0 && strayTraps {
+			return stale, nil
+		}
+		return i, nil
 	}
 	bp := int(e.si.PerfData)
 	if e.si.PerfFlags&perfTrapAsync != 0 || *pcOf(r) != uint64(e.bps[bp].Addr) {

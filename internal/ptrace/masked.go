@@ -22,7 +22,9 @@ func (s *session) expose() error {
 		standing := t.stopped
 		if !standing {
 			_ = interrupt(t.tid)
-			if err := s.settle(t); err != nil {
+			if err := s.settle(t); errors.Is(err, ErrNotStopping) {
+				continue // it runs nothing that could hit a breakpoint, as it seems
+			} else if err != nil {
 				return fmt.Errorf("thread %d: %w", t.tid, err)
 			}
 		}

@@ -267,6 +267,9 @@ func (s *session) goOn(c *tracee, ev *event) error {
 		if bp >= 0 {
 			return errors.Join(s.eng.pass(c, bp, &regs), s.resume(c, 0))
 		}
+		if bp == stale {
+			return s.resume(c, 0)
+		}
 	}
 	return s.deliver(c, ev.sig())
 }
