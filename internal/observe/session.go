@@ -269,6 +269,9 @@ func (s *session) finish(res ptrace.Result, err error) (*capture.Capture, error)
 		obs.Engine = "none"
 	}
 	obs.Ended = res.Ended.String()
+	if res.Foreign != "" {
+		s.note("the process got a SIGTRAP that phpwhy did not raise (%s)", res.Foreign)
+	}
 	obs.DurationMS = res.Duration.Milliseconds()
 	obs.PausedUSTotal = res.PausedTotal.Microseconds()
 	obs.PausedUSMax = res.PausedMax.Microseconds()

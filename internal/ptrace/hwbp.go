@@ -13,6 +13,7 @@ import (
 const (
 	hwBreakpointX = 4 // HW_BREAKPOINT_X, uapi/linux/hw_breakpoint.h
 	trapBRKPT     = 1 // TRAP_BRKPT, uapi/asm-generic/siginfo.h
+	trapTrace     = 2 // TRAP_TRACE
 	trapHWBKPT    = 4 // TRAP_HWBKPT
 	trapPerf      = 6 // TRAP_PERF
 	// perfTrapAsync is TRAP_PERF_FLAG_ASYNC: SIGTRAP was blocked when the
@@ -191,7 +192,7 @@ func (e *hwbp) hit(t *tracee, r *userRegs) (int, error) {
 		return stale, err
 	}
 	signed := e.si.Code == trapPerf && e.si.PerfType == perfTypeBreakpoint && e.si.PerfData < uint64(len(e.bps))
-	e.bare = e.si.Code == trapBRKPT || e.si.Code == trapHWBKPT
+	e.bare = e.si.Code == trapBRKPT || e.si.Code == trapHWBKPT || strayTraps && e.si.Code == trapTrace
 	if !signed && !e.bare {
 		return notOurs, nil
 	}

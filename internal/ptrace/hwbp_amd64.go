@@ -35,7 +35,8 @@ func (e *hwbp) stepOver(*tracee) (bool, error) { return false, nil }
 
 func (e *hwbp) finishSteps() error { return nil }
 
-// strayTraps says that a bare exception away from all breakpoints is nobody's: it
-// was seen once in a busy virtual machine, in a worker that had not come near one.
-// No compiler emits INT1, so there is nobody else who could have wanted it.
+// strayTraps says that a debug exception without a perf event is nobody's: no
+// compiler emits INT1, and nobody else can step a thread that is traced. The
+// processor's status register was seen empty in busy virtual machines, which
+// makes the kernel guess, so what it guesses is not trusted to be meant.
 const strayTraps = true

@@ -10,7 +10,7 @@ const (
 	breakLen    = 4 // an instruction
 	// trapStep is TRAP_TRACE, the si_code of a step that is reported: it was
 	// asked for while no breakpoint was disabled.
-	trapStep = 2
+	trapStep = trapTrace
 	// trapHandler is the si_code where a step led into a signal handler
 	// (kernel/signal.c, signal_delivered).
 	trapHandler = 5

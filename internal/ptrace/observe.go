@@ -113,7 +113,7 @@ func (ob *observer) finish() {
 	if ob.s.ended != nil && (ob.res.Ended == EndError || *ob.s.ended == EndExited) {
 		ob.res.Ended = *ob.s.ended
 	}
-	ob.res.Exit = ob.s.exit
+	ob.res.Exit, ob.res.Foreign = ob.s.exit, ob.s.foreign
 }
 
 func (ob *observer) end(r EndReason) { ob.res.Ended, ob.done = r, true }

@@ -60,8 +60,9 @@ type session struct {
 	// the times for which any have stood, other than for a handler.
 	since   time.Time
 	stood   []time.Duration
-	perCall bool  // threads are resumed up to their next system call
-	fault   error // a handler's panic
+	perCall bool   // threads are resumed up to their next system call
+	fault   error  // a handler's panic
+	foreign string // a SIGTRAP that was passed on, for who asks why the target died
 }
 
 func newSession(pid int) *session {
@@ -336,8 +337,21 @@ func ignoreGone(err error) error {
 	return err
 }
 
+// foreign describes the SIGTRAP at which a thread stands.
+func foreign(tid int) string {
+	var si trapInfo
+	var r userRegs
+	if err := errors.Join(getSigInfo(tid, &si), getRegs(tid, &r)); err != nil {
+		return fmt.Sprintf("thread %d: %v", tid, err)
+	}
+	return fmt.Sprintf("thread %d at %#x, code %d", tid, *pcOf(&r), si.Code)
+}
+
 // deliver passes on a signal that is not ours.
 func (s *session) deliver(t *tracee, sig int) error {
+	if sig == int(unix.SIGTRAP) && s.foreign == "" {
+		s.foreign = foreign(t.tid)
+	}
 	if sig == int(unix.SIGTRAP) && s.net != nil && !t.child {
 		// It must meet the action the worker had, not the net.
 		if err := s.net.suspend(s, t); err != nil && !gone(err) {

@@ -134,6 +134,9 @@ type Result struct {
 	// Unseen are breakpoint hits the handler was not shown: they came while
 	// disarming, in a vfork child, or too late to tell where they were.
 	Unseen uint64
+	// Foreign tells of the first SIGTRAP that was none of ours and was passed on;
+	// empty without any.
+	Foreign string
 	// PausedTotal is summed over all stops of all threads, arming and disarming
 	// among them; as long as the tracer saw them stand.
 	PausedTotal time.Duration
