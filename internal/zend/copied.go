@@ -114,10 +114,39 @@ func (c *Copied) Walk() Stack {
 		return Stack{Err: c.err}
 	}
 	s := c.th.Walk(c)
-	if s.Err == nil && !evalsAgree(s.Frames) {
+	if errors.Is(s.Err, errNoString) || s.Err == nil && (!evalsAgree(s.Frames) || !c.closuresLive(s.Frames)) {
 		return Stack{Err: ErrGone}
 	}
 	return s
+}
+
+const (
+	// closureFunc is where a zend_closure has its function: behind its
+	// zend_object with one zval, in every version (Zend/zend_closures.c).
+	closureFunc = 56
+	// maxReferences is what nothing has as many references as; the lower half of
+	// a pointer, which a freed object has there, is more but for a few places.
+	maxReferences = 1 << 20
+)
+
+// closuresLive reports whether the closures that ran are still objects. What
+// is left of a freed one leads to names that may be others' by now.
+func (c *Copied) closuresLive(frames []Frame) bool {
+	for i := range frames {
+		f := &frames[i]
+		if !f.closure {
+			continue
+		}
+		var b [8]byte
+		if f.Func < closureFunc || remote.ReadFull(c.live, b[:], f.Func-closureFunc) != nil {
+			return false
+		}
+		n := binary.LittleEndian.Uint32(b[:])
+		if n == 0 || n > maxReferences || b[countedType]&countedMask != zObject {
+			return false
+		}
+	}
+	return true
 }
 
 // evalMark ends the file name of evaluated code, behind the place of the eval
@@ -133,11 +162,8 @@ func evalsAgree(frames []Frame) bool {
 	running := make(map[string]bool)
 	for i := len(frames) - 1; i >= 0; i-- {
 		f := &frames[i]
-		if !strings.HasSuffix(f.File, evalMark) {
-			continue
-		}
-		if f.Function != "eval" {
-			if f.Defined != 0 && !running[f.File] {
+		if f.Function != "eval" || !f.needsIncluder {
+			if f.closure && strings.HasSuffix(f.File, evalMark) && !running[f.File] {
 				return false
 			}
 			continue

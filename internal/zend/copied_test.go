@@ -16,13 +16,15 @@ func TestEvaluatedCodeBearsTheNameOfItsPlace(t *testing.T) {
 		want   bool
 	}{
 		{"no eval", []Frame{{Function: "f", File: "/y.php", Line: 9}, main}, true},
-		{"eval in its caller's line", []Frame{{Function: "eval", File: a, Line: 1}, main}, true},
-		{"eval with another's name", []Frame{{Function: "eval", File: b, Line: 1}, main}, false},
-		{"eval that nobody called", []Frame{{Function: "eval", File: a, Line: 1}}, false},
+		{"eval in its caller's line", []Frame{{Function: "eval", File: a, Line: 1, needsIncluder: true}, main}, true},
+		{"eval with another's name", []Frame{{Function: "eval", File: b, Line: 1, needsIncluder: true}, main}, false},
+		{"eval whose name was overwritten", []Frame{{Function: "eval", File: "/x.php(3) : eval()'\xffJW0", Line: 1, needsIncluder: true}, main}, false},
+		{"a function of that name", []Frame{{Function: "eval", File: "/x.php", Line: 1}, main}, true},
+		{"eval that nobody called", []Frame{{Function: "eval", File: a, Line: 1, needsIncluder: true}}, false},
 		{"a function that an eval has defined stays", []Frame{{Function: "f", File: b, Line: 1}, main}, true},
-		{"a closure of an eval that runs", []Frame{{Function: "{closure}", File: a, Line: 1, Defined: 1}, {Function: "eval", File: a, Line: 1}, main}, true},
-		{"a closure of an eval that has ended", []Frame{{Function: "{closure}", File: a, Line: 1, Defined: 1}, main}, false},
-		{"eval in an eval", []Frame{{Function: "eval", File: a + "(7) : eval()'d code", Line: 1}, {Function: "eval", File: a, Line: 7}, main}, true},
+		{"a closure of an eval that runs", []Frame{{Function: "{closure}", File: a, Line: 1, closure: true}, {Function: "eval", File: a, Line: 1, needsIncluder: true}, main}, true},
+		{"a closure of an eval that has ended", []Frame{{Function: "{closure}", File: a, Line: 1, closure: true}, main}, false},
+		{"eval in an eval", []Frame{{Function: "eval", File: a + "(7) : eval()'d code", Line: 1, needsIncluder: true}, {Function: "eval", File: a, Line: 7, needsIncluder: true}, main}, true},
 	} {
 		if got := evalsAgree(tt.frames); got != tt.want {
 			t.Errorf("%s: %v", tt.name, got)

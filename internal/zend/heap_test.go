@@ -71,6 +71,7 @@ func (h *heap) str(s string) remote.Addr {
 		return at
 	}
 	at := h.alloc(h.l.StringVal + uint64(len(s)) + 1)
+	h.put(at, countedType, 4, zString)
 	h.put(at, h.l.StringLen, 8, uint64(len(s)))
 	for i := range len(s) {
 		h.mem[at+remote.Addr(h.l.StringVal)+remote.Addr(i)] = s[i]
@@ -362,10 +363,25 @@ func TestABrokenHeapEndsTheWalkWithItsReason(t *testing.T) {
 		{"a name of absurd length", func(h *heap) remote.Addr {
 			fn := h.user("f", "", "/a.php", 1)
 			name := h.alloc(64)
+			h.put(name, countedType, 4, zString)
 			h.put(name, l.StringLen, 8, 1<<40)
 			h.ptr(fn, l.FuncName, name)
 			return h.call(fn, 0, 0)
 		}, ErrLayout, "1099511627776 bytes"},
+		{"a name that was freed", func(h *heap) remote.Addr {
+			fn := h.user("f", "", "/a.php", 1)
+			name := h.str("f")
+			h.put(name, 0, 8, 0x7f16_3420_5678) // the next free one
+			h.ptr(fn, l.FuncName, name)
+			return h.call(fn, 0, 0)
+		}, ErrLayout, "no string"},
+		{"a file name that was freed last", func(h *heap) remote.Addr {
+			fn := h.user("f", "", "/a.php", 1)
+			name := h.str("/a.php")
+			h.put(name, 0, 8, 0) // no next free one
+			h.ptr(fn, l.OpFilename, name)
+			return h.call(fn, 0, 0)
+		}, ErrLayout, "no string"},
 		{"a name that is a piece of the heap", func(h *heap) remote.Addr {
 			return h.call(h.user("f\x00\x01secret", "", "/a.php", 1), 0, 0)
 		}, ErrLayout, "control bytes"},

@@ -51,6 +51,7 @@ type Frame struct {
 	opcodes       remote.Addr
 	last          uint32
 	needsIncluder bool
+	closure       bool
 }
 
 // Stack is a thread's PHP frames, innermost first. Frames that were read are
@@ -133,7 +134,7 @@ func (th *Thread) frame(r remote.Reader, k link, known functions) (f Frame, ok b
 		return f, fn.name != "", nil
 	}
 	f.Top = binary.LittleEndian.Uint32(k.ed[l.EDCallInfo:])&l.CallTop != 0 && !k.suspended
-	f.needsIncluder = fn.name == ""
+	f.needsIncluder, f.closure = fn.name == "", fn.flags&l.AccClosure != 0
 	if k.suspended {
 		// It goes on behind its "yield from", which may be another line.
 		at := f.opline - remote.Addr(l.OplineSize)
@@ -184,6 +185,9 @@ func (rt *Runtime) function(r remote.Reader, at remote.Addr) *function {
 		fn.defined = l.closureLine(b, fn)
 		fn.file, err = rt.str(r, word(l.OpFilename))
 		switch {
+		case errors.Is(err, errNoString):
+			fn.err = fmt.Errorf("file of %s: %w", short(fn.name), err)
+			return fn
 		case err != nil:
 		case strings.ContainsRune(fn.file, 0):
 			err = errors.New("NUL in the file name")
@@ -258,12 +262,28 @@ func short(s string) string {
 	return s
 }
 
+// maxStringInfo is beyond the type_info of any zend_string (Zend/zend_types.h):
+// the type, flags up to bit 9 (12 before 7.3), and nothing above. The allocator
+// links what was freed through the same eight bytes, and the upper half of a
+// pointer into PHP's heap is larger.
+const maxStringInfo = 0x2000
+
+// errNoString says that a name has been freed, or never was one.
+var errNoString = fmt.Errorf("%w: a name that is no string", ErrLayout)
+
 // str reads a zend_string; NULL is "".
 func (rt *Runtime) str(r remote.Reader, at remote.Addr) (string, error) {
 	if at == 0 {
 		return "", nil
 	}
 	l := rt.Layout
+	info, err := remote.Uint32(r, at+countedType)
+	if err != nil {
+		return "", err
+	}
+	if info&countedMask != zString || info >= maxStringInfo {
+		return "", errNoString
+	}
 	n, err := remote.Uint64(r, at+remote.Addr(l.StringLen))
 	if err != nil {
 		return "", err
