@@ -1,19 +1,16 @@
 package observe
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
-	"github.com/phpwhy/phpwhy/internal/proc"
 	"github.com/phpwhy/phpwhy/internal/ptrace"
 	"github.com/phpwhy/phpwhy/internal/stack"
 	"github.com/phpwhy/phpwhy/internal/target"
@@ -377,91 +374,4 @@ func (s *session) led(tid int, tls remote.Addr) {
 	if rt := s.runtime(); rt != nil && rt.ZTS {
 		s.leads[tid] = tls
 	}
-}
-
-// rehearse copies once while the process runs, so that when it is stopped
-// neither our memory nor our code is touched for the first time.
-func (s *session) rehearse() *target.Snapshot {
-	snap := target.NewSnapshot(s.live.Mem)
-	for i := range s.live.Maps {
-		if m := &s.live.Maps[i]; m.Path == "[stack]" {
-			snap.Regs.Arch = remote.Arch(runtime.GOARCH)
-			snap.Regs.SetSP(max(m.Start, m.End-firstStack) + 4096)
-		}
-	}
-	s.copy(snap, dumpStack)
-	n := snap.Size()
-	snap.Reset(s.live.Mem)
-	snap.Grow(2 * n)
-	return snap
-}
-
-// warm reads, while the worker still runs undisturbed, the tables that its
-// stacks will be read with. The first stop would wait for them else, and those
-// behind it would find the queue full.
-func (s *session) warm() {
-	names := map[string]*symbolize.MappedModule{stack.Executor: &s.php, "php_execute_script": &s.php}
-	if libc, err := s.image().Libc(); err == nil {
-		names["mmap"] = &libc
-	}
-	for name, m := range names {
-		if sym, ok := m.Symbol(name); ok {
-			m.Warm(sym.Value)
-		}
-	}
-}
-
-// dump freezes the process once and reads every thread.
-func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
-	var snaps []*target.Snapshot
-	spare := s.rehearsed()
-	undisturbed := quiet()
-	paused, err := ptrace.Freeze(ctx, s.live.PID, func(ts []ptrace.ThreadStop) error {
-		for i := range ts {
-			if ts[i].Err != nil {
-				s.note("thread %d has no stack: %v", ts[i].TID, ts[i].Err)
-				continue
-			}
-			snap := spare
-			if spare = nil; snap == nil {
-				snap = target.NewSnapshot(s.live.Mem)
-			}
-			snap.TID, snap.Regs = ts[i].TID, ts[i].Regs
-			s.copy(snap, dumpStack)
-			snaps = append(snaps, snap)
-		}
-		return nil
-	})
-	undisturbed()
-	defer func() { s.spare.put(snaps) }()
-	if err != nil {
-		return nil, err
-	}
-	traces := make([]symbolize.Trace, len(snaps))
-	walks := make([]symbolize.Walk, len(snaps))
-	running := false
-	img := s.image()
-	for i, snap := range snaps {
-		walks[i] = s.resumers(img.Unwind(snap.Regs, snap), snap, snap)
-	}
-	img.NameAhead(walks)
-	for i := range snaps {
-		traces[i] = img.Symbolize(walks[i])
-		running = running || runsPHP(&traces[i])
-	}
-	for i, snap := range snaps {
-		withPHP := runsPHP(&traces[i]) || !running && snap.TID == s.live.PID
-		s.pipe.add(capture.Event{Kind: capture.Sample, TID: snap.TID}, s.join(snap, &traces[i], withPHP))
-		if c, err := proc.CallAt(&snap.Regs); err == nil && withPHP {
-			s.pipe.waits.once(s.live, c)
-		}
-	}
-	s.describe()
-	s.cap.Observation.Engine = "none"
-	s.cap.Observation.Ended = "dump"
-	s.cap.Observation.PausedUSTotal = paused.Microseconds()
-	s.cap.Observation.PausedUSMax = paused.Microseconds()
-	s.pipe.into(&s.cap)
-	s.facts.end(s, s.ran())
-	return &s.cap, nil
 }
