@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -240,6 +241,38 @@ func (p *pool) each(ctx context.Context, argv ...string) (time.Duration, error) 
 	return time.Since(from), failed
 }
 
+// spyFor bounds how long phpspy may take to have seen all workers.
+const spyFor = 30 * time.Second
+
+// spied runs phpspy on all workers at once, until each has shown up in what it
+// prints. It samples without stopping them.
+func (p *pool) spied(ctx context.Context, path string) (took time.Duration, seen int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, spyFor)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, "-P", "-P "+strconv.Itoa(p.master), "-T", strconv.Itoa(poolWorkers), "-V", "82", "-d", "p")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return 0, 0, err
+	}
+	from := time.Now()
+	if err := cmd.Start(); err != nil {
+		return 0, 0, err
+	}
+	pids := make(map[string]bool)
+	for sc := bufio.NewScanner(out); sc.Scan() && len(pids) < poolWorkers; {
+		if pid, ok := strings.CutPrefix(sc.Text(), "# pid = "); ok {
+			pids[pid] = true
+			took = time.Since(from)
+		}
+	}
+	cancel()
+	_ = cmd.Wait() // it was killed
+	if len(pids) == 0 {
+		return 0, 0, errors.New("it has seen no worker")
+	}
+	return took, len(pids), nil
+}
+
 // poolTable: one look at 200 workers.
 func (b *bench) poolTable(ctx context.Context) error {
 	p, err := b.startPool(ctx)
@@ -278,6 +311,15 @@ func (b *bench) poolTable(ctx context.Context) error {
 		row := []string{t.name, ms(t.took), ratio(gdb, t.took), "", "", fmt.Sprintf("%d native stacks", poolWorkers)}
 		if t.err != nil {
 			row = []string{t.name, b.failure(t.name, t.err), "", "", "", ""}
+		}
+		rows = append(rows, row)
+	}
+	if path, err := exec.LookPath("phpspy"); err == nil {
+		b.progress("pool: phpspy")
+		took, seen, err := p.spied(ctx, path)
+		row := []string{"phpspy for all, until each was seen", ms(took), ratio(gdb, took), "none", "", fmt.Sprintf("%d PHP stacks, without native frames", seen)}
+		if err != nil {
+			row = []string{row[0], b.failure("phpspy", err), "", "", "", ""}
 		}
 		rows = append(rows, row)
 	}

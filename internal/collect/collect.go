@@ -169,7 +169,6 @@ func (c *collector) round(ctx context.Context, n int) error {
 	if err := c.sink.Round(n, len(todo)); err != nil {
 		return err
 	}
-	locks := readLocks()
 	jobs, results := make(chan *tracked), make(chan found, c.opt.Concurrency)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -180,7 +179,6 @@ func (c *collector) round(ctx context.Context, n int) error {
 				f := found{t: t}
 				f.cap, f.at, f.err = c.look(ctx, t)
 				if f.err == nil {
-					locks.into(t.w.PID, f.cap)
 					f.err = f.cap.Normalize()
 				}
 				results <- f

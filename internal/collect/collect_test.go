@@ -1,7 +1,6 @@
 package collect
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -214,22 +213,6 @@ func TestMoreWorkersAreLookedAtSideBySideOnABusyHost(t *testing.T) {
 	idle, busy, unknown := sideBySide("0.10 0.2 0.3 1/2 3"), sideBySide("4000.00 1 1 1/2 3"), sideBySide("")
 	if idle < 2 || busy != 4*idle || unknown != idle {
 		t.Errorf("%d, %d, %d", idle, busy, unknown)
-	}
-}
-
-func TestLockLines(t *testing.T) {
-	l := parseLocks(bufio.NewScanner(strings.NewReader(`1: FLOCK  ADVISORY  WRITE 812 fe:00:103 0 EOF
-1: -> FLOCK  ADVISORY  WRITE 813 fe:00:103 0 EOF
-1: -> FLOCK  ADVISORY  WRITE 814 fe:00:103 0 EOF
-2: OFDLCK ADVISORY  WRITE -1 fe:00:104 0 EOF
-2: -> OFDLCK ADVISORY  WRITE 815 fe:00:104 0 EOF
-3: POSIX  ADVISORY  READ  816 fe:00:105 128 128
-nonsense
-4: ->
-`)))
-	want := map[int]lock{813: {"flock", "fe:00:103", 812}, 814: {"flock", "fe:00:103", 812}, 815: {"fcntl", "fe:00:104", 0}}
-	if fmt.Sprint(l.waits) != fmt.Sprint(want) {
-		t.Errorf("%v", l.waits)
 	}
 }
 

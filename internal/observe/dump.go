@@ -83,11 +83,15 @@ func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 		traces[i] = img.Symbolize(walks[i])
 		running = running || runsPHP(&traces[i])
 	}
+	s.facts.frozen = runtime.GOARCH == "amd64" // see proc.CallAt
 	for i, snap := range snaps {
 		withPHP := runsPHP(&traces[i]) || !running && snap.TID == s.live.PID
 		s.pipe.add(capture.Event{Kind: capture.Sample, TID: snap.TID}, s.join(snap, &traces[i], withPHP))
 		if c, err := proc.CallAt(&snap.Regs); err == nil && withPHP {
 			s.pipe.waits.once(s.live, c)
+			if s.facts.in == nil {
+				s.facts.in = &c
+			}
 		}
 	}
 	s.describe()

@@ -25,6 +25,10 @@ type facts struct {
 	readKnown   bool
 	state       string     // before it was stopped
 	blocked     *proc.Call // the main thread's system call then; nil for none
+	// frozen says that all threads were seen at one instant, and in is the system
+	// call that the first of PHP's was in; nil for none.
+	frozen bool
+	in     *proc.Call
 }
 
 // begin notes the CPU time that was used before.

@@ -89,8 +89,16 @@ func (s *session) holderFacts(m map[string]any) {
 }
 
 // blocked is the system call of the first PHP thread that is in one. A worker
-// that was let go a moment ago has to enter it anew.
+// that was let go a moment ago has to enter it anew, which is not waited for when
+// the registers that it stood still with have told.
 func (s *session) blocked() (proc.Call, bool) {
+	if s.facts.frozen {
+		if s.facts.in == nil {
+			return proc.Call{}, false
+		}
+		c := *s.facts.in
+		return c, c.Restarted(s.live.Mem) || s.facts.restarted(&c)
+	}
 	tids := []int{s.live.PID}
 	s.leadMu.Lock()
 	if len(s.leads) > 0 {
@@ -126,7 +134,7 @@ func (w *holders) lock(fd int, kind string, kinds ...string) {
 	if p, ok := w.m["fd.path"]; ok {
 		w.m["lock.path"] = p
 	}
-	hs, err := w.p.LockHolders(fd, kinds...)
+	hs, err := w.s.locks.HoldersFor(w.p, fd, kinds...)
 	if err != nil {
 		w.s.note("%v", err)
 	}
@@ -250,7 +258,7 @@ func (w *holders) opens(at uint64) {
 // locked tells of an open file that somebody else has locked: a library that
 // asks for it again and again sleeps in between.
 func (w *holders) locked() {
-	files, err := w.p.LockedFiles("POSIX", "OFDLCK")
+	files, err := w.s.locks.LockedFiles(w.p, "POSIX", "OFDLCK")
 	if err != nil {
 		w.s.note("%v", err)
 	}

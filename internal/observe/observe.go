@@ -62,6 +62,7 @@ type Observer struct {
 
 	cache   *symbolize.Cache
 	structs structs
+	locks   proc.Locks
 	spare   spares
 }
 

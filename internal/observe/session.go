@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
+	"github.com/phpwhy/phpwhy/internal/proc"
 	"github.com/phpwhy/phpwhy/internal/ptrace"
 	"github.com/phpwhy/phpwhy/internal/stack"
 	"github.com/phpwhy/phpwhy/internal/target"
@@ -24,6 +25,7 @@ type session struct {
 	live  *target.Live
 	cache *symbolize.Cache
 	known *structs
+	locks *proc.Locks
 	php   symbolize.MappedModule // the module with the Zend engine
 
 	mu  sync.Mutex // guards img, which is made anew when modules are loaded
@@ -63,7 +65,7 @@ func (o *Observer) open(live *target.Live) (*session, error) {
 
 // openStarting recognises the modules of a PHP that may not have run yet.
 func (o *Observer) openStarting(live *target.Live) (*session, error) {
-	s := &session{live: live, cache: o.cache, known: &o.structs, look: newLooker(o.Look)}
+	s := &session{live: live, cache: o.cache, known: &o.structs, locks: &o.locks, look: newLooker(o.Look)}
 	s.img = s.newImage(live.Maps)
 	var err error
 	if s.php, err = findPHP(s.img, live); err != nil {

@@ -108,16 +108,16 @@ func TestTheHolderOfALockIsFound(t *testing.T) {
 	p := waiter(t, path)
 	fd := opened(t, p, path)
 	for _, kinds := range [][]string{{"FLOCK"}, nil} {
-		hs, err := p.LockHolders(fd, kinds...)
+		hs, err := new(Locks).HoldersFor(p, fd, kinds...)
 		if err != nil || len(hs) != 1 || hs[0].PID != holder.Process.Pid || hs[0].Cmdline != "sleep 60" {
 			t.Errorf("%v: got %+v, %v, want %d", kinds, hs, err, holder.Process.Pid)
 		}
 	}
-	files, err := p.LockedFiles("FLOCK")
+	files, err := new(Locks).LockedFiles(p, "FLOCK")
 	if err != nil || len(files) != 1 || files[0].Path != path || len(files[0].Holders) != 1 || files[0].Holders[0].PID != holder.Process.Pid {
 		t.Errorf("files that others have locked: %+v, %v", files, err)
 	}
-	if files, _ := p.LockedFiles("POSIX"); len(files) != 0 {
+	if files, _ := new(Locks).LockedFiles(p, "POSIX"); len(files) != 0 {
 		t.Errorf("a lock of another kind: %+v", files)
 	}
 }
@@ -130,7 +130,7 @@ func TestALockThatAChildInheritedNamesTheChild(t *testing.T) {
 		t.Fatalf("the shell itself took the lock: %d", taker)
 	}
 	p := waiter(t, path)
-	hs, err := p.LockHolders(opened(t, p, path), "FLOCK")
+	hs, err := new(Locks).HoldersFor(p, opened(t, p, path), "FLOCK")
 	if err != nil || len(hs) == 0 {
 		t.Fatalf("got %+v, %v", hs, err)
 	}

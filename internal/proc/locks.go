@@ -7,8 +7,11 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -166,20 +169,83 @@ func ShortCmdline(pid int) string {
 	return s
 }
 
-// LockHolders finds who holds the lock on one of the process's open files that
+// lockAge is how old the list of locks may be that many processes share.
+const lockAge = 50 * time.Millisecond
+
+// Locks is the list of file locks for whoever asks about one process after the
+// other. It is read anew when it is older than a moment, and is safe for
+// concurrent use.
+type Locks struct {
+	mu   sync.Mutex
+	at   time.Time
+	list []FileLock
+	err  error
+	// held are the processes behind locks of the list that were looked up.
+	held map[FileLock][]Holder
+}
+
+// read returns the list, and whether it was read just now.
+func (t *Locks) read(anew bool) ([]FileLock, bool, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !anew && time.Since(t.at) < lockAge {
+		return t.list, false, t.err
+	}
+	t.list, t.err = FileLocks()
+	t.at, t.held = time.Now(), make(map[FileLock][]Holder)
+	return t.list, true, t.err
+}
+
+// owners names the processes behind locks, each once.
+func (t *Locks) owners(p *Process, held []FileLock, fd int) []Holder {
+	var out []Holder
+	for _, l := range held {
+		t.mu.Lock()
+		hs, known := t.held[l]
+		t.mu.Unlock()
+		if !known {
+			hs = p.owners(l, fd)
+			t.mu.Lock()
+			t.held[l] = hs
+			t.mu.Unlock()
+		}
+		for _, h := range hs {
+			if !slices.ContainsFunc(out, func(o Holder) bool { return o.PID == h.PID }) {
+				out = append(out, h)
+			}
+		}
+	}
+	return out
+}
+
+// HoldersFor finds who holds the lock on one of the process's open files that
 // it waits for. kinds are of FLOCK, POSIX and OFDLCK. An empty list means that
 // nobody was found, which is not that there is nobody.
-func (p *Process) LockHolders(fd int, kinds ...string) ([]Holder, error) {
-	locks, err := FileLocks()
+func (t *Locks) HoldersFor(p *Process, fd int, kinds ...string) ([]Holder, error) {
+	locks, anew, err := t.read(false)
+	out := t.holdersIn(p, locks, fd, kinds)
+	if len(out) == 0 && !anew {
+		locks, _, err = t.read(true)
+		out = t.holdersIn(p, locks, fd, kinds)
+	}
+	if len(out) > 0 {
+		return out, nil
+	}
+	return nil, err
+}
+
+func (t *Locks) holdersIn(p *Process, locks []FileLock, fd int, kinds []string) []Holder {
 	held := blockers(locks, p.PID, kinds...)
+	if info, ok := readFDInfo(p.PID, fd); ok && info.ino != 0 {
+		// It may have waited for another file when the list was read.
+		inode := ":" + strconv.FormatUint(info.ino, 10)
+		held = slices.DeleteFunc(held, func(l FileLock) bool { return !strings.HasSuffix(l.File, inode) })
+	}
 	if len(held) == 0 {
 		// Its own line is not there in the moment in which it asks again.
 		held = p.foreign(locks, fd, kinds)
 	}
-	if out := p.owners(held, fd); len(out) > 0 {
-		return out, nil
-	}
-	return nil, err
+	return t.owners(p, held, fd)
 }
 
 // foreign are the locks of others on one of the process's open files.
@@ -197,40 +263,26 @@ func (p *Process) foreign(locks []FileLock, fd int, kinds []string) []FileLock {
 	return out
 }
 
-// owners names the processes behind locks. One that took a lock and left it to
-// a child is not among them, the child is.
-func (p *Process) owners(held []FileLock, fd int) []Holder {
+// owners names the processes behind a lock on the open file fd. One that took it
+// and left it to a child is not among them, the child is.
+func (p *Process) owners(l FileLock, fd int) []Holder {
+	// A lock of flock(2) belongs to the open file, which its taker may have left to
+	// a child.
+	if l.PID > 0 && (l.Kind != "FLOCK" || hasLock(l.PID, l.File)) {
+		return []Holder{NewHolder(l.PID)}
+	}
+	link, err := os.Readlink(p.path(fmt.Sprintf("fd/%d", fd)))
+	if err != nil {
+		return nil
+	}
 	var out []Holder
-	seen := make(map[int]bool)
-	add := func(h Holder) {
-		if !seen[h.PID] {
-			seen[h.PID] = true
-			out = append(out, h)
+	for _, e := range openBy(path.Base(link), p.PID) {
+		if info, ok := readFDInfo(e.PID, e.FD); ok && info.holds(l.File) {
+			out = append(out, NewHolder(e.PID))
 		}
 	}
-	for _, l := range held {
-		if l.PID > 0 {
-			// A lock of flock(2) belongs to the open file, which its taker may
-			// have left to a child.
-			if l.Kind != "FLOCK" || hasLock(l.PID, l.File) {
-				add(NewHolder(l.PID))
-				continue
-			}
-		}
-		link, err := os.Readlink(p.path(fmt.Sprintf("fd/%d", fd)))
-		if err != nil {
-			continue
-		}
-		found := false
-		for _, e := range openBy(path.Base(link), p.PID) {
-			if info, ok := readFDInfo(e.PID, e.FD); ok && info.holds(l.File) {
-				add(NewHolder(e.PID))
-				found = true
-			}
-		}
-		if !found && l.PID > 0 {
-			add(NewHolder(l.PID))
-		}
+	if len(out) == 0 && l.PID > 0 {
+		return []Holder{NewHolder(l.PID)}
 	}
 	return out
 }
@@ -256,11 +308,11 @@ type LockedFile struct {
 	Holders []Holder
 }
 
-// LockedFiles are the process's open files on which somebody else holds a lock
+// LockedFiles are a process's open files on which somebody else holds a lock
 // for writing of one of the kinds: what a library waits for that asks again
 // and again rather than blocking.
-func (p *Process) LockedFiles(kinds ...string) ([]LockedFile, error) {
-	locks, err := FileLocks()
+func (t *Locks) LockedFiles(p *Process, kinds ...string) ([]LockedFile, error) {
+	locks, _, err := t.read(false)
 	if len(locks) == 0 {
 		return nil, err
 	}
@@ -287,7 +339,7 @@ func (p *Process) LockedFiles(kinds ...string) ([]LockedFile, error) {
 		if err != nil {
 			continue
 		}
-		out = append(out, LockedFile{FD: fd, Path: path, Holders: p.owners(locked[id], fd)})
+		out = append(out, LockedFile{FD: fd, Path: path, Holders: t.owners(p, locked[id], fd)})
 	}
 	return out, err
 }
