@@ -48,8 +48,13 @@ type recent struct {
 	id   uint32
 }
 
-// slotBits are the bits of slot.
-const slotBits = 14
+const (
+	// slotBits are the bits of slot.
+	slotBits = 14
+	// manyFrames are as many as make up for the time that it takes to clear the
+	// table of the recent ones.
+	manyFrames = 4 << slotBits
+)
 
 // slot is a name's place among the recent: a hash of its length and its last
 // eight bytes, in which functions differ most.
@@ -87,6 +92,9 @@ func intern(o *Observation) *corpus {
 	}
 	native, php := &c.lanes[Native], &c.lanes[PHP]
 	native.seq = make([]uint32, 0, frames) // most are
+	if frames >= manyFrames {
+		native.recent = make([]recent, 1<<slotBits)
+	}
 	var near neighbour
 	for i := range o.Stacks {
 		s := &o.Stacks[i]
@@ -148,20 +156,17 @@ func (s *symbol) fits(f *Frame) bool {
 
 func (l *lane) intern(f *Frame) uint32 {
 	if l.ids == nil {
-		l.named, l.ids, l.recent = make(map[string]uint32), make(map[symbolKey]uint32), make([]recent, 1<<slotBits)
+		l.named, l.ids = make(map[string]uint32), make(map[symbolKey]uint32)
 	}
 	if f.Kind == Native && f.Name != "" {
+		if l.recent == nil {
+			return l.name(f)
+		}
 		r := &l.recent[slot(f.Name)]
-		if r.name == f.Name {
-			return r.id
+		if r.name != f.Name {
+			*r = recent{f.Name, l.name(f)}
 		}
-		id, ok := l.named[f.Name]
-		if !ok {
-			id = l.add(f)
-			l.named[f.Name] = id
-		}
-		*r = recent{f.Name, id}
-		return id
+		return r.id
 	}
 	if f.Kind == Native {
 		b := &l.blank[0]
@@ -178,6 +183,16 @@ func (l *lane) intern(f *Frame) uint32 {
 	if !ok {
 		id = l.add(f)
 		l.ids[key] = id
+	}
+	return id
+}
+
+// name is the symbol of a function's name.
+func (l *lane) name(f *Frame) uint32 {
+	id, ok := l.named[f.Name]
+	if !ok {
+		id = l.add(f)
+		l.named[f.Name] = id
 	}
 	return id
 }

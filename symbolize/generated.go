@@ -49,7 +49,7 @@ func (img *Image) Host(entry remote.Addr) {
 	if err != nil {
 		return
 	}
-	if h, ok := m.host(uint64(entry) - p.bias); ok {
+	if h, ok := m.hostAt(uint64(entry) - p.bias); ok {
 		h.entry, h.body = h.entry+remote.Addr(p.bias), h.body+remote.Addr(p.bias)
 		img.mu.Lock()
 		img.hosts = append(img.hosts, h)
@@ -64,6 +64,26 @@ type host struct {
 	reg   int         // the frame is located there by this register plus offset
 	off   int64
 	size  remote.Addr // from the stack pointer to the frame's end, in bytes
+}
+
+// hostAt is host, once for all processes that have the module.
+func (m *Module) hostAt(entry uint64) (host, bool) {
+	m.mu.RLock()
+	h, known := m.hosts[entry]
+	m.mu.RUnlock()
+	if !known {
+		var ok bool
+		if h, ok = m.host(entry); !ok {
+			h = host{}
+		}
+		m.mu.Lock()
+		if m.hosts == nil {
+			m.hosts = make(map[uint64]host)
+		}
+		m.hosts[entry] = h
+		m.mu.Unlock()
+	}
+	return h, h != host{}
 }
 
 // host finds how a function's frame looks in its body, in link-time addresses:

@@ -46,7 +46,10 @@ type Module struct {
 
 	mu   sync.RWMutex
 	rows map[uint64]*cfi.Row
-	at   map[uint64][]dwinfo.Func
+	// hosts are the functions that were asked for, by their entry; those without an
+	// entry of their own are none.
+	hosts map[uint64]host
+	at    map[uint64][]dwinfo.Func
 
 	search objfile.Search
 

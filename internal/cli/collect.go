@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,6 +28,7 @@ type collectFlags struct {
 	pause string
 	out   string
 	top   bool
+	keep  keeping
 }
 
 func newCollect(s streams) *cobra.Command {
@@ -43,6 +46,7 @@ With --break one worker after the other is observed as "phpwhy attach" does, for
 	}
 	c.judged.flags(cmd)
 	c.workerFlags.flags(cmd)
+	c.keep.flags(cmd)
 	f := cmd.Flags()
 	f.DurationVar(&c.opt.Every, "every", 0, "time between the beginnings of two rounds")
 	f.DurationVar(&c.opt.For, "for", 0, "for how long to begin rounds (with --every alone: until it is interrupted)")
@@ -97,12 +101,15 @@ func (c *collectFlags) run(ctx context.Context, s streams) error {
 		}
 		defer func() { _ = t.out.Close() }()
 	}
-	rs := c.load()
+	// Rules are read beside the first round, which is mostly waiting for workers.
+	loaded := sync.OnceValue(c.load)
+	go loaded()
+	defer debug.SetGCPercent(debug.SetGCPercent(dumpGC))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	t.show = newBar(s.err)
 	if c.top {
-		top, err := newTop(s, rs.set, cancel)
+		top, err := newTop(s, loaded().set, cancel)
 		if err != nil {
 			return err
 		}
@@ -112,7 +119,9 @@ func (c *collectFlags) run(ctx context.Context, s streams) error {
 	// No lower priority, as attach has: where forty workers want the processors, a
 	// round would never end. It takes a few milliseconds of processor time per worker.
 	modest(proc.Tracing())
-	res, err := collect.Run(ctx, observe.New(), c.opt, t)
+	o := observe.New()
+	defer c.keep.in(o)()
+	res, err := collect.Run(ctx, o, c.opt, t)
 	t.show.close()
 	if err == nil && t.out != nil {
 		err = t.out.Close()
@@ -120,6 +129,7 @@ func (c *collectFlags) run(ctx context.Context, s streams) error {
 	if err != nil && res.Looks == 0 {
 		return err
 	}
+	rs := loaded()
 	m := t.build.Model(rs.set, time.Now())
 	for _, p := range rs.problems {
 		m.Notes = append(m.Notes, "rule skipped: "+p.String())

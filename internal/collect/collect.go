@@ -99,6 +99,8 @@ func Run(ctx context.Context, o *observe.Observer, opt Options, sink Sink) (Resu
 		// no tracer waits for its turn while a worker stands at a breakpoint.
 		opt.Concurrency = 1
 	}
+	// A tracer that comes back from the kernel needs one of Go's processors at once.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2*opt.Concurrency))
 	c := &collector{opt: opt, sink: sink, o: o, finder: workers.NewFinder(), known: make(map[workers.ID]*tracked), failed: make(map[int]bool), began: time.Now()}
 	defer c.close()
 	if len(opt.Break) == 0 {

@@ -62,6 +62,9 @@ func (f *facts) end(s *session, ran time.Duration) {
 		m["proc.tracer_pid"] = int64(tracer)
 	}
 	if st, err := f.settled(l); err == nil {
+		if st == "R" && f.in != nil {
+			st = "S" // it was woken to be looked at, in the middle of a system call
+		}
 		m["proc.state"] = st
 		m["proc.threads"] = int64(threads(l))
 	}

@@ -42,7 +42,7 @@ type copied struct {
 // pipeline takes stops on the tracer's thread and reads them on its own.
 type pipeline struct {
 	s        *session
-	free     chan *target.Snapshot
+	free     chan *target.Snapshot // nil until stops are awaited
 	work     chan copied
 	done     sync.WaitGroup
 	once     sync.Once
@@ -70,15 +70,13 @@ type pipeline struct {
 }
 
 func newPipeline(s *session) *pipeline {
-	return &pipeline{
-		s: s, limit: firstStack, recalls: make(map[place][]*recipe),
-		free: make(chan *target.Snapshot, queued), work: make(chan copied, queued),
-	}
+	return &pipeline{s: s, limit: firstStack, recalls: make(map[place][]*recipe)}
 }
 
 // fill makes the snapshots, each as large as the first turned out to be: a
 // stop is no time to ask for memory.
 func (p *pipeline) fill(first *target.Snapshot, size int) {
+	p.free, p.work = make(chan *target.Snapshot, queued), make(chan copied, queued)
 	p.free <- first
 	for range queued - 1 {
 		s := target.NewSnapshot(p.s.live.Mem)
@@ -265,7 +263,11 @@ func (p *pipeline) count(ev capture.Event, id int) {
 
 // close waits until everything that was copied has been read.
 func (p *pipeline) close() {
-	p.once.Do(func() { close(p.work) })
+	p.once.Do(func() {
+		if p.work != nil {
+			close(p.work)
+		}
+	})
 	p.done.Wait()
 	p.waits.close()
 }

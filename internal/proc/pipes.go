@@ -19,8 +19,9 @@ const (
 	maxFDs        = 4096
 	maxFDsScanned = 200_000
 	scanTime      = 300 * time.Millisecond
-	// maxFDInfo bounds what is read of one /proc/PID/fdinfo/FD, in bytes.
-	maxFDInfo = 64 << 10
+	// maxFDInfo bounds what is read of one /proc/PID/fdinfo/FD, in bytes; usualFDInfo
+	// is enough for most.
+	maxFDInfo, usualFDInfo = 64 << 10, 1 << 10
 )
 
 // FDs lists the numbers of the process's open files, at most maxFDs.
@@ -66,8 +67,12 @@ func readFDInfo(pid, fd int) (fdInfo, bool) {
 		return fdInfo{}, false
 	}
 	defer f.Close()
-	b := make([]byte, maxFDInfo)
+	b := make([]byte, usualFDInfo)
 	n, _ := f.Read(b)
+	if n == len(b) { // a file with many locks
+		b = make([]byte, maxFDInfo)
+		n, _ = f.ReadAt(b, 0)
+	}
 	return parseFDInfo(b[:n]), n > 0
 }
 

@@ -69,14 +69,40 @@ func newSession(pid int) *session {
 	return &session{pid: pid, threads: map[int]*tracee{}, early: map[int]bool{}}
 }
 
-// urgent is the nice value of the tracing thread, which ends with the call.
-const urgent = -10
+const (
+	// first is the real-time priority of the tracing thread: the lowest, which goes
+	// before everything that has none.
+	first = 1
+	// urgent is its nice value where it may not have one, and turn for how long it
+	// computes at a time, as it tells the scheduler: who asks for little gets it soon.
+	urgent = -10
+	turn   = 100 * time.Microsecond
+)
+
+// hurry has the calling OS thread, which ends with the call, run as soon as it
+// can: while a thread of the target stands still nothing else matters, and the
+// less a busy host lets it run, the longer that one stands. A nice value alone
+// does not do, since it counts only among the tasks of one session or group. It
+// waits whenever nothing stands, so it can't keep a processor to itself. What is
+// refused (priorities take CAP_SYS_NICE, a short turn Linux 6.12) costs time only.
+func hurry() {
+	rt := unix.SchedAttr{Policy: unix.SCHED_FIFO, Flags: unix.SCHED_FLAG_RESET_ON_FORK, Priority: first}
+	if unix.SchedSetAttr(0, &rt, 0) == nil {
+		return
+	}
+	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, urgent)
+	if a, err := unix.SchedGetAttr(0, 0); err == nil && a.Policy == unix.SCHED_NORMAL {
+		a.Runtime = uint64(turn)
+		_ = unix.SchedSetAttr(0, a, 0)
+	}
+}
 
 // attach seizes every thread. They keep running.
 func (s *session) attach() error {
-	// While a thread stands still this one is all that matters. Refused
-	// without CAP_SYS_NICE, which costs time only.
-	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, urgent)
+	hurry()
+	if err := tameSignals(); err != nil {
+		return err
+	}
 	mem, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", s.pid), os.O_RDWR, 0)
 	if err != nil {
 		return attachError(s.pid, errors.Unwrap(err))

@@ -79,7 +79,7 @@ type waiter struct {
 
 func newWaiter() (*waiter, error) {
 	w := &waiter{tid: unix.Gettid(), stop: make(chan struct{}), spin: spins}
-	return w, errors.Join(makeInterrupting(wakeSignal), endStopSignals())
+	return w, tameSignals()
 }
 
 // wake sets the bits and interrupts the wait until the tracer has seen them.
@@ -176,29 +176,78 @@ func peek(tid int, ev *event) bool {
 	return err == nil && ci.PID != 0
 }
 
+const (
+	// looks is how often a single thread is looked at before it is slept for: one
+	// that runs stops within microseconds. Looking on for longer would keep a
+	// thread that has to be woken from the processor that it is to stop on.
+	looks = 20
+	// shortWait is a time that is slept through in naps of up to maxNap, rather
+	// than have another goroutine keep the time.
+	shortWait = 5 * time.Millisecond
+	maxNap    = 500 * time.Microsecond
+)
+
 // one waits for a single thread, at most for d.
 func one(tid int, ev *event, d time.Duration) error {
-	var ci childInfo
-	var until time.Time
-	for i := 0; ; i++ {
-		err := waitid(unix.P_PID, tid, &ci, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT|unix.WALL, false)
-		if err != nil && !errors.Is(err, unix.EINTR) {
+	for range looks {
+		if ok, err := ask(tid, ev, false); ok || err != nil {
 			return err
 		}
-		if ci.PID != 0 {
-			*ev = event{tid: tid, code: int(ci.Code), status: int(ci.Status)}
-			return nil
+	}
+	until := time.Now().Add(d)
+	for nap := 20 * time.Microsecond; d <= shortWait; nap = min(2*nap, maxNap) {
+		// time.Sleep would have another of Go's threads look at the clock and wake this
+		// one, which on a busy host takes long: those do not have this one's priority.
+		ts := unix.NsecToTimespec(int64(nap))
+		_ = unix.Nanosleep(&ts, nil)
+		if ok, err := ask(tid, ev, false); ok || err != nil {
+			return err
 		}
-		if i < 100 {
-			continue
-		}
-		if now := time.Now(); until.IsZero() {
-			until = now.Add(d)
-		} else if now.After(until) {
+		if time.Now().After(until) {
 			return ErrNotStopping
 		}
-		time.Sleep(20 * time.Microsecond)
 	}
+	defer interruptAt(until)()
+	for {
+		if ok, err := ask(tid, ev, true); ok || err != nil {
+			return err
+		}
+		if time.Now().After(until) {
+			return ErrNotStopping
+		}
+	}
+}
+
+// ask asks for a thread's event. ok is false for none, or when a signal came.
+func ask(tid int, ev *event, block bool) (ok bool, err error) {
+	var ci childInfo
+	err = waitid(unix.P_PID, tid, &ci, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT|unix.WALL, block)
+	switch {
+	case errors.Is(err, unix.EINTR):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	*ev = event{tid: tid, code: int(ci.Code), status: int(ci.Status)}
+	return ci.PID != 0, nil
+}
+
+// interruptAt interrupts the calling OS thread's wait at a time, and again until
+// the function is called that it returns.
+func interruptAt(until time.Time) (stop func()) {
+	tid, done := unix.Gettid(), make(chan struct{})
+	t := time.AfterFunc(time.Until(until), func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				_ = unix.Tgkill(os.Getpid(), tid, wakeSignal)
+				time.Sleep(wakeAgain)
+			}
+		}
+	})
+	return func() { t.Stop(); close(done) }
 }
 
 // consume takes a state change, so that next does not report it again.
@@ -206,3 +255,6 @@ func consume(tid int) {
 	var ci childInfo
 	_ = waitid(unix.P_PID, tid, &ci, unix.WSTOPPED|unix.WEXITED|unix.WALL, false)
 }
+
+// tameSignals prepares this process's signals for waiting.
+func tameSignals() error { return errors.Join(makeInterrupting(wakeSignal), endStopSignals()) }

@@ -3,7 +3,10 @@ package triage
 import (
 	"cmp"
 	"fmt"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
@@ -93,11 +96,10 @@ func (s *sorter) workers(set *rules.Set, now time.Time) {
 		return cmp.Or(cmp.Compare(v.Host, w.Host), cmp.Compare(v.PID, w.PID), cmp.Compare(v.Start, w.Start))
 	})
 	s.m.Workers = make([]Worker, len(s.from))
-	s.found = make([][]rules.Finding, len(s.from))
+	s.judge(set, now)
 	for to, from := range s.from {
 		s.index[from] = to
 		w := b.workers[from]
-		s.found[to] = judge(b, w, set, now)
 		out := w.Worker
 		out.Findings = []WorkerFinding{}
 		for _, f := range s.found[to] {
@@ -121,6 +123,22 @@ func (s *sorter) workers(set *rules.Set, now time.Time) {
 			return cmp.Or(cmp.Compare(a.Worker, b.Worker), cmp.Compare(a.Kind, b.Kind))
 		})
 	}
+}
+
+// judge has the rules look at all workers, on all processors: one takes half a
+// millisecond.
+func (s *sorter) judge(set *rules.Set, now time.Time) {
+	s.found = make([][]rules.Finding, len(s.from))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range runtime.NumCPU() {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(s.from)); i = next.Add(1) - 1 {
+				s.found[i] = judge(s.b, s.b.workers[s.from[i]], set, now)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // usual is the stack that a worker was seen with most; one with PHP code goes

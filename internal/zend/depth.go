@@ -16,10 +16,10 @@ const (
 	depthTries = 4
 	// outermost is how many of the outermost frames are read.
 	outermost = 8
-	// readAhead is what is read of the VM stack at once, in bytes, and
-	// keepAhead how many such blocks are kept: a recursion's frames lie side
+	// readAhead is what is read of a deep VM stack at once, in bytes, readFirst
+	// what is read of any, and keepAhead how many such blocks are kept: a recursion's frames lie side
 	// by side.
-	readAhead, keepAhead = 64 << 10, 8
+	readAhead, readFirst, keepAhead = 64 << 10, 4 << 10, 8
 )
 
 // Depth is how many PHP frames a thread has, also beyond MaxFrames.
@@ -192,19 +192,24 @@ func (th *Thread) outer(r remote.Reader, t *tally, n int) []Frame {
 // It shows one state of memory only as long as nothing is dropped.
 type ahead struct {
 	r      remote.Reader
+	size   int // of a block: readFirst, then readAhead
 	blocks map[remote.Addr][]byte
 	order  []remote.Addr
 }
 
 func newAhead(r remote.Reader) *ahead {
-	return &ahead{r: r, blocks: make(map[remote.Addr][]byte, keepAhead)}
+	return &ahead{r: r, size: readFirst, blocks: make(map[remote.Addr][]byte, keepAhead)}
 }
 
 // ReadMemory implements remote.Reader.
 func (a *ahead) ReadMemory(p []byte, at remote.Addr) (int, error) {
-	base := at &^ (readAhead - 1)
+	if len(a.order) == keepAhead && a.size < readAhead {
+		a.size, a.order = readAhead, nil
+		clear(a.blocks)
+	}
+	base := at &^ remote.Addr(a.size-1)
 	off := int(at - base)
-	if off+len(p) > readAhead {
+	if off+len(p) > a.size {
 		return a.r.ReadMemory(p, at)
 	}
 	b, ok := a.blocks[base]
@@ -214,10 +219,10 @@ func (a *ahead) ReadMemory(p []byte, at remote.Addr) (int, error) {
 			delete(a.blocks, a.order[0])
 			a.order = append(a.order[:0], a.order[1:]...)
 		}
-		if cap(b) < readAhead {
-			b = make([]byte, readAhead)
+		if cap(b) < a.size {
+			b = make([]byte, a.size)
 		}
-		b = b[:readAhead]
+		b = b[:a.size]
 		n, _ := a.r.ReadMemory(b, base)
 		b = b[:n]
 		a.blocks[base] = b
