@@ -34,15 +34,17 @@ type Options struct {
 	// Every is the time from one round's beginning to the next one's; For is
 	// how long rounds are begun. With both zero there is one round.
 	Every, For time.Duration
-	// Break are functions to stop at: one worker after the other is then observed
-	// for Slice in each round, as attach does, rather than stopped once.
+	// Break are functions to stop at: each worker is then observed for Slice in each
+	// round, as attach does, rather than stopped once.
 	Break  []string
 	Slice  time.Duration
 	Engine string
-	// MaxPause is the share of the time that a worker may be stopped, and, as they
-	// are observed one after the other, all of them together; with Break only.
-	MaxPause    float64
-	Concurrency int // workers that are looked at side by side; 0: one per processor, four on a busy host
+	// MaxPause is the share of the time that a worker may be stopped, and also all
+	// those together that are observed at a time; with Break only.
+	MaxPause float64
+	// Concurrency is how many workers are looked at side by side. 0: one per
+	// processor, four on a busy host; with Break breakSideBySide.
+	Concurrency int
 	Tool        string
 	// Hold, when not nil, is asked before each round but the first and returns
 	// when it may begin.
@@ -91,21 +93,19 @@ type collector struct {
 // Run collects until it is done, the context is cancelled, or the sink fails. A
 // cancelled collection is no error.
 func Run(ctx context.Context, o *observe.Observer, opt Options, sink Sink) (Result, error) {
-	if opt.Concurrency <= 0 {
+	switch {
+	case opt.Concurrency > 0:
+	case len(opt.Break) > 0:
+		opt.Concurrency = breakSideBySide
+	default:
 		opt.Concurrency = sideBySide(line("/proc/loadavg"))
 	}
-	if len(opt.Break) > 0 {
-		// One after the other: what MaxPause allows is then for all together, and
-		// no tracer waits for its turn while a worker stands at a breakpoint.
-		opt.Concurrency = 1
-	}
+	opt.MaxPause /= float64(opt.Concurrency)
 	// A tracer that comes back from the kernel needs one of Go's processors at once.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2*opt.Concurrency))
 	c := &collector{opt: opt, sink: sink, o: o, finder: workers.NewFinder(), known: make(map[workers.ID]*tracked), failed: make(map[int]bool), began: time.Now()}
 	defer c.close()
-	if len(opt.Break) == 0 {
-		defer o.Calm()()
-	}
+	defer o.Calm()()
 	h := Header(opt.Tool)
 	h.Started = c.began
 	if err := sink.Begin(h); err != nil {
@@ -336,6 +336,10 @@ func (c *collector) look(ctx context.Context, t *tracked) (*capture.Capture, tim
 	cap, err := t.obs.Observe(ctx, opt)
 	return cap, at, err
 }
+
+// breakSideBySide is how many workers are observed at breakpoints at a time. Each
+// takes some memory for stops that wait to be read.
+const breakSideBySide = 4
 
 // sideBySide is how many workers are looked at at a time. On a host with processors
 // to spare more than one each only makes the stops longer; on a busy one the time

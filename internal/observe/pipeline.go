@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	// queued bounds the stops that were copied but not yet read.
-	queued = 256
+	// queued bounds the stops that were copied but not yet read, and queuedOfMany
+	// does where many workers are observed: each takes some 150 kB.
+	queued, queuedOfMany = 256, 64
 	// firstStack is what is copied of a stack at first, in bytes; it doubles
 	// up to maxStack when a walk runs out of copied memory.
 	firstStack = 32 << 10
@@ -76,9 +77,13 @@ func newPipeline(s *session) *pipeline {
 // fill makes the snapshots, each as large as the first turned out to be: a
 // stop is no time to ask for memory.
 func (p *pipeline) fill(first *target.Snapshot, size int) {
-	p.free, p.work = make(chan *target.Snapshot, queued), make(chan copied, queued)
+	n := queued
+	if p.s.spare != nil {
+		n = queuedOfMany
+	}
+	p.free, p.work = make(chan *target.Snapshot, n), make(chan copied, n)
 	p.free <- first
-	for range queued - 1 {
+	for range n - 1 {
 		s := target.NewSnapshot(p.s.live.Mem)
 		s.Grow(size)
 		p.free <- s

@@ -132,8 +132,14 @@ func (w *Worker) Observe(ctx context.Context, opt Options) (*capture.Capture, er
 	if err != nil {
 		return nil, err
 	}
+	undisturbed := func() {}
+	if calm.Load() {
+		undisturbed = quiet()
+	}
 	res, err := ptrace.Observe(ctx, w.live.PID, popt, w.s.pipe)
+	undisturbed()
 	c, err := w.s.finish(res, err)
+	w.s.pipe = nil // its memory is wanted for the next worker
 	return w.s.placed(c), err
 }
 

@@ -242,7 +242,8 @@ func (u *undo) apply(mem *os.File) error {
 	until := time.Now().Add(detachTimeout)
 	for {
 		err := onThread(u.restore)
-		if !errors.Is(err, ErrTraced) && !errors.Is(err, proc.ErrPermission) || time.Now().After(until) {
+		again := errors.Is(err, ErrTraced) || errors.Is(err, proc.ErrPermission) || errors.Is(err, ErrNotStopping)
+		if !again || time.Now().After(until) {
 			return err
 		}
 		time.Sleep(detachPoll)
@@ -258,7 +259,11 @@ func (u *undo) restore() error {
 	}
 	err := errors.Join(s.stopAll(), s.reclaim())
 	for tid, mask := range u.Exposed {
-		if t := s.threads[tid]; t != nil && t.stopped {
+		switch t := s.threads[tid]; {
+		case t == nil:
+		case !t.stopped:
+			err = errors.Join(err, ErrNotStopping) // the next try may find it standing
+		default:
 			t.exposed = mask
 			err = errors.Join(err, ignoreGone(t.cover()))
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -239,9 +240,10 @@ func (ob *observer) handle(ev *event) error {
 }
 
 // stranger is the first stop of a thread whose parent has not reported it yet,
-// or somebody else's child, which this thread has inherited.
+// or a child of this process, which this thread has started or inherited: it
+// ended, or stands for another thread, which traces it.
 func (ob *observer) stranger(ev *event) error {
-	if !ev.ended() {
+	if !ev.ended() && statusField(ev.tid, "TracerPid") == strconv.Itoa(ob.w.tid) {
 		ob.s.early[ev.tid] = true
 		// Hide it from the next wait; newTask finds it stopped.
 		return ob.s.adopt(ev.tid)
