@@ -61,7 +61,9 @@ func TestCollectNamesTheHolderThatAPoolWaitsFor(t *testing.T) {
 		t.Errorf("code %d, %s\n%s\nwant %s", r.code, r.err, r.out, want)
 	}
 
-	m := model(t, run(t, "report", "--format", "json", out, out))
+	twice := run(t, "report", "--format", "json", out, out)
+	fits(t, "triage", twice.out)
+	m := model(t, twice)
 	if len(m.Workers) != waiting+4 || len(m.Hosts) != 1 || m.Rounds < 2 || m.Summary+"\n" != want || len(m.Sources) != 2 {
 		t.Errorf("%d workers on %d hosts, %d rounds: %s", len(m.Workers), len(m.Hosts), m.Rounds, m.Summary)
 	}
@@ -77,22 +79,40 @@ func TestCollectNamesTheHolderThatAPoolWaitsFor(t *testing.T) {
 	killed(t, p.Workers, filepath.Join(dir, "killed.zst"))
 }
 
-// conform holds every line of a real capture against the schema that phpwhy prints.
-func conform(t *testing.T, path string) {
+// schemaOf is what "phpwhy schema" prints of a form, compiled.
+func schemaOf(t *testing.T, word string) *jsonschema.Schema {
 	t.Helper()
-	schema := run(t, "schema", "capture")
-	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(schema.out))
+	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(run(t, "schema", word).out))
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := jsonschema.NewCompiler()
-	if err := c.AddResource("capture.json", doc); err != nil {
+	if err := c.AddResource(word+".json", doc); err != nil {
 		t.Fatal(err)
 	}
-	s, err := c.Compile("capture.json")
+	s, err := c.Compile(word + ".json")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s
+}
+
+// fits holds what a command printed as JSON against its schema.
+func fits(t *testing.T, word, doc string) {
+	t.Helper()
+	v, err := jsonschema.UnmarshalJSON(strings.NewReader(doc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := schemaOf(t, word).Validate(v); err != nil {
+		t.Errorf("not as the schema of %s: %v", word, err)
+	}
+}
+
+// conform holds every line of a real capture against the schema that phpwhy prints.
+func conform(t *testing.T, path string) {
+	t.Helper()
+	s := schemaOf(t, "capture")
 	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

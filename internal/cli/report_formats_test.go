@@ -148,7 +148,10 @@ func TestReportDiffSaysWhatChanged(t *testing.T) {
 		Stacks   []struct{ Change string }
 		Workers  []struct{ Change string }
 	}
-	if err := json.Unmarshal([]byte(run(t, "report", "--diff", a, b, "--format", "json").out), &d); err != nil {
+	out := run(t, "report", "--diff", a, b, "--format", "json").out
+	fits(t, "diff", out)
+	fits(t, "diff", run(t, "report", "--diff", b, b, "--format", "json").out)
+	if err := json.Unmarshal([]byte(out), &d); err != nil {
 		t.Fatal(err)
 	}
 	if d.Schema != "phpwhy/diff/v1" || len(d.Findings) != 2 || d.Findings[0].Change != "new" || len(d.Stacks) == 0 || len(d.Workers) != 2 {

@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/phpwhy/phpwhy/internal/testphp"
 )
@@ -146,7 +145,7 @@ func (w *watching) findings(n int) []found {
 		return strings.Count(out, "\n") >= n
 	})
 	out, _ := w.text()
-	schema := findingSchema(w.t)
+	schema := schemaOf(w.t, "finding")
 	var all []found
 	for line := range strings.Lines(out) {
 		var doc any
@@ -163,23 +162,6 @@ func (w *watching) findings(n int) []found {
 		all = append(all, f)
 	}
 	return all
-}
-
-func findingSchema(t *testing.T) *jsonschema.Schema {
-	t.Helper()
-	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(run(t, "schema", "finding").out))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := jsonschema.NewCompiler()
-	if err := c.AddResource("finding.json", doc); err != nil {
-		t.Fatal(err)
-	}
-	s, err := c.Compile("finding.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
 }
 
 // end sends a signal and waits for the end, which must come soon.

@@ -1,13 +1,21 @@
 package report
 
 import (
+	_ "embed"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/phpwhy/phpwhy/internal/compare"
 	"github.com/phpwhy/phpwhy/internal/stack"
 	"github.com/phpwhy/phpwhy/internal/triage"
 )
+
+//go:embed diff-v1.schema.json
+var diffSchema []byte
+
+// DiffJSONSchema is the JSON Schema (draft 2020-12) of what DiffJSON writes.
+func DiffJSONSchema() []byte { return slices.Clone(diffSchema) }
 
 // What the text form of a comparison lists; the JSON has everything.
 const (

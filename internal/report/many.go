@@ -1,6 +1,7 @@
 package report
 
 import (
+	_ "embed"
 	"fmt"
 	"io"
 	"slices"
@@ -9,6 +10,12 @@ import (
 	"github.com/phpwhy/phpwhy/internal/stack"
 	"github.com/phpwhy/phpwhy/internal/triage"
 )
+
+//go:embed triage-v1.schema.json
+var manySchema []byte
+
+// ManyJSONSchema is the JSON Schema (draft 2020-12) of what ManyJSON writes.
+func ManyJSONSchema() []byte { return slices.Clone(manySchema) }
 
 // What the text form shows of a report on many workers. The JSON form has it all.
 const (
