@@ -1,5 +1,5 @@
 <?php
-// leaf 5 6 8 9 mid 14 loop 20 21 22
+// leaf 5 6 7 8 9 mid 14 loop 20 21 22
 function leaf($n)
 {
     $x = $n;
