@@ -70,32 +70,17 @@ func (fi *Finder) php(w *Worker) (bool, error) {
 	if named.MatchString(filepath.Base(w.Exe)) {
 		return true, nil
 	}
+	is, err := fi.program("/proc/" + strconv.Itoa(w.PID) + "/exe")
+	if err != nil || is {
+		return is, err
+	}
 	fi.mu.Lock()
-	is, known := fi.programs[w.binary]
 	at, asked := fi.without[w.ID]
 	fi.mu.Unlock()
-	if known && is {
-		return true, nil
-	}
-	if !known {
-		is, err := hasPHP("/proc/" + strconv.Itoa(w.PID) + "/exe")
-		if err != nil && errors.Is(err, os.ErrPermission) {
-			return false, err
-		}
-		fi.mu.Lock()
-		if len(fi.programs) >= maxBinaries {
-			clear(fi.programs)
-		}
-		fi.programs[w.binary] = is
-		fi.mu.Unlock()
-		if is {
-			return true, nil
-		}
-	}
 	if asked && time.Since(at) < again {
 		return false, nil
 	}
-	is, err := mapsPHP(w.PID)
+	is, err = fi.mapsPHP(w.PID)
 	if !is && err == nil {
 		fi.mu.Lock()
 		fi.without[w.ID] = time.Now()
@@ -118,24 +103,62 @@ func (fi *Finder) forget(pids []int, named bool) {
 	}
 }
 
-// mapsPHP looks for a libphp among what a process has mapped.
-func mapsPHP(pid int) (bool, error) {
-	f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/maps")
+// mapsPHP looks for a libphp among what a process has mapped, and into files
+// that have PHP in their names: Node's php-node is a library with PHP inside.
+func (fi *Finder) mapsPHP(pid int) (bool, error) {
+	dir := "/proc/" + strconv.Itoa(pid)
+	f, err := os.Open(dir + "/maps")
 	if err != nil {
 		return false, err
 	}
 	defer f.Close()
+	seen := ""
 	for s := bufio.NewScanner(f); s.Scan(); {
 		line := s.Text()
 		i := strings.IndexByte(line, '/')
-		if i < 0 {
+		if i < 0 || line[i:] == seen {
 			continue
 		}
-		if library.MatchString(filepath.Base(strings.TrimSuffix(line[i:], " (deleted)"))) {
+		seen = line[i:]
+		path := strings.TrimSuffix(seen, " (deleted)")
+		base := filepath.Base(path)
+		if library.MatchString(base) {
+			return true, nil
+		}
+		if !strings.Contains(strings.ToLower(base), "php") {
+			continue
+		}
+		// A file that can't be read, or is no program, says nothing of PHP.
+		if is, err := fi.program(dir + "/root" + path); err == nil && is {
 			return true, nil
 		}
 	}
 	return false, nil
+}
+
+// program reports whether a file has PHP's engine in it, and remembers it.
+func (fi *Finder) program(path string) (bool, error) {
+	id, err := binaryAt(path)
+	if err != nil {
+		return false, err
+	}
+	fi.mu.Lock()
+	is, known := fi.programs[id]
+	fi.mu.Unlock()
+	if known {
+		return is, nil
+	}
+	is, err = hasPHP(path)
+	if err != nil && errors.Is(err, os.ErrPermission) {
+		return false, err
+	}
+	fi.mu.Lock()
+	defer fi.mu.Unlock()
+	if len(fi.programs) >= maxBinaries {
+		clear(fi.programs)
+	}
+	fi.programs[id] = is
+	return is, nil
 }
 
 // hasPHP looks into a program: an engine that is compiled in has its globals'
