@@ -55,7 +55,7 @@ func StartGuard(points []Point) (*Guard, error) {
 	if err != nil {
 		return nil, err
 	}
-	args, files := []string{"phpwhy", GuardArg}, []*os.File{in, nil, nil}
+	args, files := []string{"phpwhy", GuardArg, strconv.Itoa(os.Getpid())}, []*os.File{in, nil, nil}
 	for _, p := range points {
 		args = append(args, strconv.FormatUint(p.Offset, 10))
 		files = append(files, p.File)
@@ -81,9 +81,17 @@ func (g *Guard) Dismiss() {
 	})
 }
 
-// guardMain returns an exit status.
-func guardMain(offsets []string, in io.Reader) int {
-	master := os.Getppid()
+// guardMain returns an exit status. The first argument is whose guard this is: the
+// parent may be dead before it could be asked for.
+func guardMain(args []string, in io.Reader) int {
+	if len(args) == 0 {
+		return 2
+	}
+	master, err := strconv.Atoi(args[0])
+	if err != nil {
+		return 2
+	}
+	offsets := args[1:]
 	b, err := io.ReadAll(in)
 	if err != nil || len(b) > 0 && b[len(b)-1] == guardDismiss {
 		return 0

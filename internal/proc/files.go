@@ -147,20 +147,23 @@ func (p *Process) compare(f *os.File, m remote.Mapping) error {
 // path, so that symbolic links are followed inside only, and nothing but a
 // regular file is opened: opening a FIFO waits, opening a device acts.
 // The caller closes it.
-func (p *Process) OpenInRoot(path string) (*os.File, error) {
-	dir, err := unix.Open(p.path("root"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+func (p *Process) OpenInRoot(path string) (*os.File, error) { return OpenIn(p.path("root"), path) }
+
+// OpenIn is OpenInRoot for any folder that stands for a root directory.
+func OpenIn(root, path string) (*os.File, error) {
+	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", p.path("root"), err)
+		return nil, fmt.Errorf("open %s: %w", root, err)
 	}
 	defer func() { _ = unix.Close(dir) }()
 	fail := func(err error) (*os.File, error) {
-		return nil, &fs.PathError{Op: "open", Path: p.path("root") + path, Err: err}
+		return nil, &fs.PathError{Op: "open", Path: root + path, Err: err}
 	}
 	fd, err := unix.Openat2(dir, path, &unix.OpenHow{
 		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	})
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) { // before Linux 5.6, or an old seccomp profile
-		return p.openBeneath(path)
+		return openBeneath(root, path)
 	}
 	if err != nil {
 		return fail(err)
@@ -183,8 +186,8 @@ func (p *Process) OpenInRoot(path string) (*os.File, error) {
 var errNotRegular = errors.New("not a regular file")
 
 // openBeneath does it without openat2, and refuses absolute symbolic links.
-func (p *Process) openBeneath(path string) (*os.File, error) {
-	root, err := os.OpenRoot(p.path("root"))
+func openBeneath(dir, path string) (*os.File, error) {
+	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}

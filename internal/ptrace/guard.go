@@ -1,6 +1,7 @@
 package ptrace
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -77,7 +78,7 @@ func startGuard() (*guard, error) {
 	started := make(chan error, 1)
 	go func() {
 		var err error
-		g.cmd, err = os.StartProcess("/proc/self/exe", []string{"phpwhy", GuardArg}, &os.ProcAttr{
+		g.cmd, err = os.StartProcess("/proc/self/exe", []string{"phpwhy", GuardArg, strconv.Itoa(os.Getpid())}, &os.ProcAttr{
 			// Go opens /dev/null for what is closed, and a root directory may have none.
 			Files: []*os.File{inR, outW, outW},
 			Env:   []string{"GOMAXPROCS=1"},
@@ -113,6 +114,18 @@ func (g *guard) brief(u undo) error {
 	return nil
 }
 
+// update replaces what was told by brief. Nobody waits for the guard.
+func (g *guard) update(u undo) error {
+	b, err := json.Marshal(u)
+	if err != nil {
+		return err
+	}
+	if _, err := g.pipe.Write(append(b, '\n')); err != nil {
+		return fmt.Errorf("brief the guard again: %w", err)
+	}
+	return nil
+}
+
 // answer waits for the guard to say that it is ready for what comes next.
 func (g *guard) answer() error {
 	b := make([]byte, 1)
@@ -132,14 +145,22 @@ func (g *guard) dismiss() {
 	})
 }
 
-// guardMain is the guard: it returns an exit status.
-func guardMain(in io.Reader, out io.WriteCloser) int {
+// guardMain is the guard: it returns an exit status. The argument is whose guard this
+// is: the parent may be dead before it could be asked for.
+func guardMain(args []string, in io.Reader, out io.WriteCloser) int {
+	if len(args) != 1 {
+		return 2
+	}
+	master, err := strconv.Atoi(args[0])
+	if err != nil {
+		return 2
+	}
 	if _, err := out.Write([]byte{guardReady}); err != nil {
 		return 1
 	}
-	dec := json.NewDecoder(in)
-	var u undo
-	if err := dec.Decode(&u); err != nil {
+	lines := bufio.NewReader(in)
+	u, ok := briefing(lines)
+	if !ok {
 		return 0 // dismissed, or alone, before there was anything to guard
 	}
 	// Held open, so that the pid's next owner can't be meant.
@@ -152,14 +173,33 @@ func guardMain(in io.Reader, out io.WriteCloser) int {
 		return 1
 	}
 	_ = out.Close()
-	rest, _ := io.ReadAll(io.MultiReader(dec.Buffered(), in))
-	if len(rest) > 0 && rest[len(rest)-1] == guardDismiss {
+	for {
+		more, ok := briefing(lines)
+		if !ok {
+			break
+		}
+		u = more
+	}
+	if b, err := lines.Peek(1); err == nil && b[0] == guardDismiss {
 		return 0
 	}
-	if err := errors.Join(u.apply(mem), u.restoreChildren()); err != nil {
+	if err := errors.Join(u.apply(mem, master), u.restoreChildren()); err != nil {
 		return 1
 	}
 	return 0
+}
+
+// briefing reads what is to be guarded from now on. ok is false when nothing more
+// comes, or a dismissal.
+func briefing(lines *bufio.Reader) (u undo, ok bool) {
+	if b, err := lines.Peek(1); err != nil || b[0] == guardDismiss {
+		return u, false
+	}
+	line, err := lines.ReadBytes('\n')
+	if err != nil { // it died in the middle of it
+		return u, false
+	}
+	return u, json.Unmarshal(line, &u) == nil
 }
 
 // restoreChildren restores those that were forked with the breakpoints in
@@ -226,8 +266,11 @@ const (
 	detachPoll    = time.Millisecond
 )
 
-// apply restores the code at once, then stops the target to remove the net.
-func (u *undo) apply(mem *os.File) error {
+// apply restores the code at once, then stops the target to remove the net: not
+// before the master is gone altogether. Of a process that is killed one thread may
+// have stopped tracing, and the pipe may be closed, while another one still holds
+// the perf events of breakpoints that need the net.
+func (u *undo) apply(mem *os.File, master int) error {
 	e := &int3{bps: make([]Breakpoint, len(u.Sites)), page: u.Net.Page, armed: true}
 	for _, t := range u.Sites {
 		in, err := decodeInsn(t.Code)
@@ -240,6 +283,9 @@ func (u *undo) apply(mem *os.File) error {
 		return err // the target is gone, or has another program by now
 	}
 	until := time.Now().Add(detachTimeout)
+	for os.Getppid() == master && time.Now().Before(until) {
+		time.Sleep(detachPoll)
+	}
 	for {
 		err := onThread(u.restore)
 		again := errors.Is(err, ErrTraced) || errors.Is(err, proc.ErrPermission) || errors.Is(err, ErrNotStopping)

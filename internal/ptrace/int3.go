@@ -253,9 +253,16 @@ func (e *int3) original(r *userRegs) {
 	}
 }
 
-func (e *int3) addThread(*tracee) error { return nil }
-func (e *int3) dropThread(*tracee)      {}
-func (e *int3) inMemory() bool          { return true }
+// addThread tells the guard of a thread that has an exposed one's mask.
+func (e *int3) addThread(t *tracee) error {
+	if t.exposed == 0 || !e.armed || e.guard == nil {
+		return nil
+	}
+	return e.guard.update(e.undo())
+}
+
+func (e *int3) dropThread(*tracee) {}
+func (e *int3) inMemory() bool     { return true }
 
 // forked restores the code in a child that has a copy of the memory.
 func (e *int3) forked(t *tracee) error {
@@ -281,10 +288,22 @@ func (e *int3) hit(t *tracee, r *userRegs) (int, error) {
 	for i := range e.at {
 		if e.at[i].addr+breakAfter == *pcOf(r) {
 			*pcOf(r) = e.at[i].addr
-			return i, nil
+			return i, e.mend(t)
 		}
 	}
 	return notOurs, nil
+}
+
+// mend keeps the net, and tells the guard of a thread that is exposed by that.
+func (e *int3) mend(t *tracee) error {
+	if e.s.net == nil {
+		return nil
+	}
+	was := t.exposed
+	if err := e.s.net.mend(e.s, t); err != nil || t.exposed == was || e.guard == nil {
+		return err
+	}
+	return e.guard.update(e.undo())
 }
 
 func (e *int3) pass(t *tracee, bp int, r *userRegs) error {

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +95,36 @@ func TestWorkerSurvivesTheTracersSIGKILL(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestANetThatTheKernelTookAwayIsPutBack has a thread come to breakpoints with
+// SIGTRAP blocked, for which the kernel resets the action: by the time the stop is
+// shown it is there again, and the thread's mask ends as it was.
+func TestANetThatTheKernelTookAwayIsPutBack(t *testing.T) {
+	w := start(t, 1, "masking")
+	sigtrap := func(field string) bool {
+		m, err := strconv.ParseUint(statusField(w.pid, field), 16, 64)
+		return err == nil && m&trapMask != 0
+	}
+	blocking, lost := 0, 0
+	res, err := Observe(t.Context(), w.pid, Options{Engine: EngineInt3, For: 300 * time.Millisecond, Breakpoints: at(t, w.pid, "mremap")}, HandlerFunc(func(*Stop) Verdict {
+		if statusField(w.pid, "SigBlk") != "0000000000000000" {
+			blocking++
+		}
+		if !sigtrap("SigCgt") {
+			lost++
+		}
+		return Continue
+	}))
+	if err != nil || res.Hits[0] == 0 || blocking == 0 {
+		t.Fatalf("%d hits, %d of them with signals blocked: %v", res.Hits[0], blocking, err)
+	}
+	if lost > 0 {
+		t.Errorf("at %d of %d hits SIGTRAP would have killed the worker, had nobody traced it", lost, res.Hits[0])
+	}
+	w.awaitLoops(100)
+	w.mustBeClean()
+	t.Logf("%d hits, %d of them with signals blocked", res.Hits[0], blocking)
 }
 
 // awaitClean gives the guard time for its work.

@@ -63,6 +63,7 @@ var ErrOwnAction = errors.New("it has a SIGTRAP handler of its own")
 type net struct {
 	Page uint64 // 0 when there is none
 	off  bool   // the action has been put back, or was never changed
+	act  sigaction
 }
 
 // layout fills the page that the target gets.
@@ -90,9 +91,10 @@ func (s *session) spread(fill layout) error {
 		return fmt.Errorf("write to that page: %w", err)
 	}
 	n.off = false
-	t, err := s.have(setAction(&sigaction{Handler: handler, Restorer: restorer, Flags: saSiginfo | saRestorer | saOnStack | saNoDefer,
+	n.act = sigaction{Handler: handler, Restorer: restorer, Flags: saSiginfo | saRestorer | saOnStack | saNoDefer,
 		// Nothing may run on top of the handler: its page goes away.
-		Mask: ^uint64(1 << (uint(unix.SIGTRAP) - 1))}))
+		Mask: ^uint64(trapMask)}
+	t, err := s.have(setAction(&n.act))
 	if err != nil {
 		return err
 	}
@@ -354,6 +356,29 @@ func (n *net) suspend(s *session, t *tracee) error {
 		return err
 	}
 	return ignoreGone(unix.Tgkill(s.pid, t.tid, unix.SIGTRAP))
+}
+
+// mend puts the net back under a thread that stands at a breakpoint of its own
+// memory's and had SIGTRAP blocked when it came there: all signals are, while a
+// program creates a thread. The kernel has forced the signal on it, and has taken
+// the action away from the whole process for that (see expose). The thread is
+// exposed from now on.
+func (n *net) mend(s *session, t *tracee) error {
+	if n.off || n.Page == 0 || t.child {
+		return nil
+	}
+	mask, err := getSigMask(t.tid)
+	if err != nil || mask == 0 { // it blocks nothing, so it did not block that
+		return err
+	}
+	if kept, err := s.catches(); err != nil || kept {
+		return err
+	}
+	if _, err := s.action(t, &n.act); err != nil {
+		return err
+	}
+	t.exposed = mask | trapMask
+	return nil
 }
 
 // removeFrom restores a child that has inherited the net. One that shares the

@@ -27,7 +27,7 @@ const StartArg = "__ptrace-start"
 func HelperMain(args []string) int {
 	switch {
 	case len(args) > 0 && args[0] == GuardArg:
-		return guardMain(os.Stdin, os.Stdout)
+		return guardMain(args[1:], os.Stdin, os.Stdout)
 	case len(args) > 0 && args[0] == ProbeArg:
 		return subjectMain(os.Stdin, os.Stdout)
 	case len(args) > 2 && args[0] == StartArg:

@@ -27,8 +27,8 @@ const (
 // snapshot holds.
 var ErrSnapshotFull = errors.New("snapshot is full")
 
-// source is the live memory that a snapshot records from.
-type source interface {
+// Source is the memory that a snapshot records from: a process's or a core's.
+type Source interface {
 	ReadRegions(rs []proc.Region)
 }
 
@@ -39,7 +39,7 @@ type Snapshot struct {
 	TID  int
 	Regs remote.Regs
 
-	src   source // nil once frozen
+	src   Source // nil once frozen
 	index map[remote.Addr]int
 	slab  []byte // whole pages, in the order they were read
 	reads int
@@ -50,14 +50,14 @@ type Snapshot struct {
 }
 
 // NewSnapshot makes an empty snapshot that records from m.
-func NewSnapshot(m *proc.Memory) *Snapshot {
+func NewSnapshot(m Source) *Snapshot {
 	s := &Snapshot{index: make(map[remote.Addr]int, 64)}
 	s.Reset(m)
 	return s
 }
 
 // Reset empties the snapshot for another stop and keeps its storage.
-func (s *Snapshot) Reset(m *proc.Memory) {
+func (s *Snapshot) Reset(m Source) {
 	s.src = m
 	s.slab = s.slab[:0]
 	s.reads = 0

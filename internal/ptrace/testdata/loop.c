@@ -6,6 +6,7 @@
  * spawn (posix_spawn /bin/true), exec (hot for 0.2 s, then exec itself in mode
  * hot), exit (hot for 0.2 s, then exit 7), churn (hot, and short threads),
  * vector (values wait in vector registers, then mremap),
+ * masking (hot, blocks all signals for a mremap now and then, and sleeps),
  * trap (raise SIGTRAP after 0.2 s), own (has a SIGTRAP handler), idle (pause).
  */
 #define _GNU_SOURCE
@@ -143,6 +144,13 @@ static void extra(char **argv, double began) {
 	} else if (!strcmp(mode, "vector")) {
 		for (int i = 0; i < 20; i++)
 			hold();
+	} else if (!strcmp(mode, "masking")) {
+		sigset_t all, old;
+		sigfillset(&all);
+		pthread_sigmask(SIG_BLOCK, &all, &old);
+		once();
+		pthread_sigmask(SIG_SETMASK, &old, 0);
+		usleep(3000);
 	} else if (!strcmp(mode, "churn")) {
 		pthread_t t;
 		pthread_create(&t, 0, brief, 0);
