@@ -60,14 +60,14 @@ type Breakpoint struct {
 
 // Observation says how the process was watched and what that cost it.
 type Observation struct {
-	Engine        string       `json:"engine"` // hwbp, int3, uprobe, or "none" for dump
+	Engine        string       `json:"engine"` // hwbp, int3, uprobe, "none" for dump, "core" for a core file
 	DurationMS    int64        `json:"duration_ms"`
 	Stops         int          `json:"stops"`   // breakpoint stops with a stack
 	Samples       int          `json:"samples"` // timed stops with a stack
 	PausedUSTotal int64        `json:"paused_us_total"`
 	PausedUSMax   int64        `json:"paused_us_max"`
 	Breakpoints   []Breakpoint `json:"breakpoints"`
-	Ended         string       `json:"ended"` // duration, stops, cancelled, target-exited, target-exec
+	Ended         string       `json:"ended"` // duration, stops, cancelled, target-exited, target-exec, dump, core
 	Notes         []string     `json:"notes"` // engine choice, budget, what could not be read
 }
 

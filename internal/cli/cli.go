@@ -100,7 +100,7 @@ the PHP function, file and line.`,
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(newAttach(s), newCollect(s), newDump(s), newDoctor(s), newMatch(s), newReport(s), newRules(s), newSchema(s), newVersion(s), newWatch(s))
+	root.AddCommand(newAttach(s), newCollect(s), newDump(s), newCore(s), newDoctor(s), newMatch(s), newReport(s), newRules(s), newSchema(s), newVersion(s), newWatch(s))
 	return root
 }
 

@@ -10,10 +10,11 @@ func newMatch(s streams) *cobra.Command {
 	var j judged
 	cmd := &cobra.Command{
 		Use:   "match FILE...|-",
-		Short: "Run the rules over captures, or over stacks from gdb, eu-stack or strace -k",
+		Short: "Run the rules over captures, core files, or stacks from gdb, eu-stack or strace -k",
 		Long: `match says what the rules make of what was recorded elsewhere: captures of
-"phpwhy attach --capture", or text that holds stacks as gdb (bt), eu-stack or
-strace -k print them. Pasted stacks have no PHP frames and no measurements, so
+"phpwhy attach --capture", core files ("phpwhy core" shows those, and finds their
+programs elsewhere), or text that holds stacks as gdb (bt), eu-stack or strace -k
+print them. Pasted stacks have no PHP frames and no measurements, so
 many rules are undetermined on them.`,
 		Example: "  phpwhy match hang.jsonl.zst\n  gdb -p 4242 -batch -ex bt | phpwhy match -",
 		RunE:    func(_ *cobra.Command, args []string) error { return match(s, &j, args) },
@@ -25,7 +26,7 @@ many rules are undetermined on them.`,
 // match reports every file it can, and ends with the first failure's code.
 func match(s streams, j *judged, args []string) error {
 	if len(args) == 0 {
-		return usageErrorf("match takes captures or pasted stacks, or - for standard input")
+		return usageErrorf("match takes captures, core files or pasted stacks, or - for standard input")
 	}
 	if err := j.check(); err != nil {
 		return err

@@ -3,12 +3,15 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
+	"github.com/phpwhy/phpwhy/internal/observe"
+	"github.com/phpwhy/phpwhy/internal/target"
 	"github.com/phpwhy/phpwhy/rules"
 )
 
@@ -61,7 +64,11 @@ func (in *input) read(r io.Reader) error {
 	}
 	switch {
 	case bytes.HasPrefix(head, []byte("\x7fELF")):
-		return errors.New("core files are not read by this version; print its stacks with gdb -batch -ex bt PROGRAM CORE and pass those")
+		if in.name == "-" {
+			return errors.New("a core file can't be read from standard input; name the file")
+		}
+		in.capture, err = observe.New().Core(context.Background(), in.name, target.CoreOptions{})
+		return err
 	case bytes.HasPrefix(head, []byte("{")):
 		in.capture, err = capture.Read(br)
 		if errors.Is(err, capture.ErrTruncated) && in.capture != nil && len(in.capture.Events) > 0 {

@@ -138,7 +138,7 @@ func TestTheExitCodesOfRulesAreFrozen(t *testing.T) {
 		{"explain mem.string-cat " + capture, 2, "", "did you mean mem.string-concat?"},
 		{"explain mem.string-concat /no/such/file", 2, "", "no such file"},
 		{"explain mem.string-concat /etc/passwd", 2, "", "neither a capture of phpwhy nor a backtrace"},
-		{"explain mem.string-concat /proc/self/exe", 2, "", "core files are not read"},
+		{"explain mem.string-concat /proc/self/exe", 2, "", "not a core file"},
 		{"explain mem.string-concat", 2, "", "takes a rule's id and a capture"},
 		{"new", 2, "", "--from is missing"},
 		{"new --from " + capture + " --id Bad -o " + empty, 2, "", "no rule id"},

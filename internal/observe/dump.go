@@ -71,6 +71,28 @@ func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.facts.frozen = runtime.GOARCH == "amd64" // see proc.CallAt
+	s.readAll(snaps, func(snap *target.Snapshot) {
+		if c, err := proc.CallAt(&snap.Regs); err == nil {
+			s.pipe.waits.once(s.live, c)
+			if s.facts.in == nil {
+				s.facts.in = &c
+			}
+		}
+	})
+	s.describe()
+	s.cap.Observation.Engine = "none"
+	s.cap.Observation.Ended = "dump"
+	s.cap.Observation.PausedUSTotal = paused.Microseconds()
+	s.cap.Observation.PausedUSMax = paused.Microseconds()
+	s.pipe.into(&s.cap)
+	s.facts.end(s, s.ran())
+	return &s.cap, nil
+}
+
+// readAll turns what was copied of every thread at one instant into events, and
+// shows those that PHP runs in.
+func (s *session) readAll(snaps []*target.Snapshot, php func(*target.Snapshot)) {
 	traces := make([]symbolize.Trace, len(snaps))
 	walks := make([]symbolize.Walk, len(snaps))
 	running := false
@@ -83,23 +105,11 @@ func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 		traces[i] = img.Symbolize(walks[i])
 		running = running || runsPHP(&traces[i])
 	}
-	s.facts.frozen = runtime.GOARCH == "amd64" // see proc.CallAt
 	for i, snap := range snaps {
-		withPHP := runsPHP(&traces[i]) || !running && snap.TID == s.live.PID
+		withPHP := runsPHP(&traces[i]) || !running && snap.TID == s.pid
 		s.pipe.add(capture.Event{Kind: capture.Sample, TID: snap.TID}, s.join(snap, &traces[i], withPHP))
-		if c, err := proc.CallAt(&snap.Regs); err == nil && withPHP {
-			s.pipe.waits.once(s.live, c)
-			if s.facts.in == nil {
-				s.facts.in = &c
-			}
+		if withPHP {
+			php(snap)
 		}
 	}
-	s.describe()
-	s.cap.Observation.Engine = "none"
-	s.cap.Observation.Ended = "dump"
-	s.cap.Observation.PausedUSTotal = paused.Microseconds()
-	s.cap.Observation.PausedUSMax = paused.Microseconds()
-	s.pipe.into(&s.cap)
-	s.facts.end(s, s.ran())
-	return &s.cap, nil
 }

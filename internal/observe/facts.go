@@ -117,7 +117,7 @@ func (f *facts) settled(l *target.Live) (string, error) {
 
 // engineFacts asks the engine about itself. It need not stand still for that.
 func (s *session) engineFacts(m map[string]any, th *zend.Thread) {
-	r := s.live.Mem
+	r := s.mem
 	if mem, err := th.Memory(r); err == nil {
 		m["php.memory_usage"] = int64(mem.Reserved)
 		if mem.Limit < 1<<62 { // memory_limit=-1 is a limit nobody reaches

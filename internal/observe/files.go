@@ -8,8 +8,8 @@ import (
 // newImage looks for files and for debug files where the process has them, which
 // may be in a container.
 func (s *session) newImage(maps remote.Mappings) *symbolize.Image {
-	img := symbolize.NewImage(maps, s.live.OpenMapped, s.live.Mem, s.cache)
-	img.Inside(s.live.OpenInRoot)
+	img := symbolize.NewImage(maps, s.from.OpenMapped, s.mem, s.cache)
+	img.Inside(s.from.OpenInRoot)
 	return img
 }
 

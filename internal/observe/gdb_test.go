@@ -44,18 +44,35 @@ end
 
 func gdb(t *testing.T, pid int, before ...string) []gdbFrame {
 	t.Helper()
-	args := []string{"-nx", "-batch", "-iex", "set debuginfod enabled off", "-iex", "set auto-load no",
-		"-iex", "set backtrace past-main on", "-iex", "set backtrace past-entry on", "-p", fmt.Sprint(pid)}
+	args := []string{"-p", fmt.Sprint(pid)}
 	for _, b := range before {
 		args = append(args, "-ex", b)
 	}
-	script := filepath.Join(t.TempDir(), "frames.gdb")
-	writeFile(t, script, gdbFrames)
-	args = append(args, "-x", script)
+	args = append(args, "-x", framesScript(t))
 	if len(before) > 0 {
 		// It must stand where gdb has stopped it.
 		args = append(args, "-ex", fmt.Sprintf("shell kill -STOP %d", pid), "-ex", "detach")
 	}
+	return gdbRun(t, args...)
+}
+
+// gdbCore is gdb on a core file.
+func gdbCore(t *testing.T, exe, core string) []gdbFrame {
+	t.Helper()
+	return gdbRun(t, exe, core, "-x", framesScript(t))
+}
+
+func framesScript(t *testing.T) string {
+	t.Helper()
+	script := filepath.Join(t.TempDir(), "frames.gdb")
+	writeFile(t, script, gdbFrames)
+	return script
+}
+
+func gdbRun(t *testing.T, args ...string) []gdbFrame {
+	t.Helper()
+	args = append([]string{"-nx", "-batch", "-iex", "set debuginfod enabled off", "-iex", "set auto-load no",
+		"-iex", "set backtrace past-main on", "-iex", "set backtrace past-entry on"}, args...)
 	out, err := exec.Command(testphp.Require(t, "gdb"), args...).CombinedOutput()
 	for line := range strings.Lines(string(out)) {
 		if j, ok := strings.CutPrefix(line, "FRAMES "); ok {

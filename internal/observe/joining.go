@@ -57,7 +57,7 @@ func (s *session) thread() *zend.Thread {
 	s.leadMu.Lock()
 	lead := s.lead
 	s.leadMu.Unlock()
-	th, err := rt.Thread(s.live.Mem, lead)
+	th, err := rt.Thread(s.mem, lead)
 	if err != nil {
 		return nil
 	}
@@ -105,7 +105,7 @@ func (s *session) joined(snap *target.Snapshot, rd *reading, rec *recorder, with
 	st := stack.Join(in)
 	s.look.see(&st, values)
 	if len(z.Frames) > 0 {
-		if name, ok := rt.Frameless(s.live.Mem, r, &z.Frames[0]); ok {
+		if name, ok := rt.Frameless(s.mem, r, &z.Frames[0]); ok {
 			insertFrameless(&st, name, z.Frames[0].Opcode)
 		}
 	}
@@ -182,7 +182,7 @@ func (s *session) jitLine(rt *zend.Runtime, then remote.Reader, f *zend.Frame) f
 		if n, err := then.ReadMemory(p, at); err == nil {
 			return n, nil
 		}
-		return s.live.Mem.ReadMemory(p, at)
+		return s.mem.ReadMemory(p, at)
 	})
 	return func(pc remote.Addr, call bool) (int, string, bool, bool) { return rt.JITLine(r, f, pc, call) }
 }

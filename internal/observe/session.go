@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,9 +21,27 @@ import (
 	"github.com/phpwhy/phpwhy/symbolize/remote"
 )
 
-// session is one process under observation.
+// memory is what a session reads: a process's, or a core's.
+type memory interface {
+	remote.Reader
+	target.Source
+}
+
+// origin is where its files are, and what it is called.
+type origin interface {
+	Exe() (string, error)
+	Cmdline() string
+	OpenMapped(m remote.Mapping) (*os.File, error)
+	OpenInRoot(path string) (*os.File, error)
+}
+
+// session is one process under observation, or what a core has of one.
 type session struct {
-	live  *target.Live
+	live  *target.Live // nil for a core
+	mem   memory
+	from  origin
+	pid   int
+	who   string // for messages: "process 4242", or the core's name
 	cache *symbolize.Cache
 	known *structs
 	locks *proc.Locks
@@ -58,29 +77,35 @@ func (o *Observer) open(live *target.Live) (*session, error) {
 	}
 	if s.runtime() == nil {
 		_, err := s.openZend()
-		return nil, fmt.Errorf("process %d: %w", live.PID, err)
+		return nil, fmt.Errorf("%s: %w", s.who, err)
 	}
 	return s, nil
 }
 
 // openStarting recognises the modules of a PHP that may not have run yet.
 func (o *Observer) openStarting(live *target.Live) (*session, error) {
-	s := &session{live: live, cache: o.cache, known: &o.structs, locks: &o.locks, look: newLooker(o.Look)}
-	s.img = s.newImage(live.Maps)
+	s := &session{live: live, mem: live.Mem, from: live, pid: live.PID, who: fmt.Sprintf("process %d", live.PID)}
+	return s, o.recognise(s, live.Maps)
+}
+
+// recognise finds the modules of a session.
+func (o *Observer) recognise(s *session, maps remote.Mappings) error {
+	s.cache, s.known, s.locks, s.look = o.cache, &o.structs, &o.locks, newLooker(o.Look)
+	s.img = s.newImage(maps)
 	var err error
-	if s.php, err = findPHP(s.img, live); err != nil {
-		return nil, err
+	if s.php, err = s.findPHP(s.img); err != nil {
+		return err
 	}
 	s.hostJIT(s.img)
 	s.pipe = newPipeline(s)
 	_ = s.runtime()
-	return s, nil
+	return nil
 }
 
 // findPHP finds the module that holds the Zend engine: the program itself, or
 // the library that a web server or another program has loaded.
-func findPHP(img *symbolize.Image, live *target.Live) (symbolize.MappedModule, error) {
-	exe, err := live.Exe()
+func (s *session) findPHP(img *symbolize.Image) (symbolize.MappedModule, error) {
+	exe, err := s.from.Exe()
 	if err != nil {
 		return symbolize.MappedModule{}, err
 	}
@@ -105,13 +130,13 @@ func findPHP(img *symbolize.Image, live *target.Live) (symbolize.MappedModule, e
 	}
 	if m, err := img.ModuleNamed(likely[0]); err == nil {
 		if b, err := m.File().Section(".rodata"); err == nil && zend.Banner(b) != "" {
-			return symbolize.MappedModule{}, fmt.Errorf("process %d (%s, PHP %s): %w", live.PID, exe, zend.Banner(b), zend.ErrNoSymbols)
+			return symbolize.MappedModule{}, fmt.Errorf("%s (%s, PHP %s): %w", s.who, exe, zend.Banner(b), zend.ErrNoSymbols)
 		}
 	}
 	if opened != nil {
-		return symbolize.MappedModule{}, fmt.Errorf("process %d (%s): %w; not all of its files could be read: %w", live.PID, exe, zend.ErrNotPHP, opened)
+		return symbolize.MappedModule{}, fmt.Errorf("%s (%s): %w; not all of its files could be read: %w", s.who, exe, zend.ErrNotPHP, opened)
 	}
-	return symbolize.MappedModule{}, fmt.Errorf("process %d (%s): %w", live.PID, exe, zend.ErrNotPHP)
+	return symbolize.MappedModule{}, fmt.Errorf("%s (%s): %w", s.who, exe, zend.ErrNotPHP)
 }
 
 // runtime returns the Zend engine, nil as long as it has not started.
@@ -145,7 +170,7 @@ func (s *session) openZend() (*zend.Runtime, error) {
 		}
 		o.Types = s.types
 	}
-	return zend.Open(o, s.live.Mem)
+	return zend.Open(o, s.mem)
 }
 
 // dwarfTypes reads struct layouts from the PHP module's DWARF.
@@ -308,9 +333,9 @@ func (s *session) finish(res ptrace.Result, err error) (*capture.Capture, error)
 // describe fills in the target's description.
 func (s *session) describe() {
 	t := &s.cap.Target
-	t.PID = s.live.PID
-	t.Cmdline = s.live.Cmdline()
-	t.Exe, _ = s.live.Exe()
+	t.PID = s.pid
+	t.Cmdline = s.from.Cmdline()
+	t.Exe, _ = s.from.Exe()
 	t.Symbols = s.php.SymbolSource()
 	s.unopened(s.php.Module)
 	if libc, err := s.image().Libc(); err == nil {
@@ -331,18 +356,19 @@ func (s *session) describe() {
 		return
 	}
 	if th := s.thread(); th != nil {
-		t.Request = request(th, s.live.Mem)
+		t.Request = s.request(th)
 	}
 }
 
 // request is what a thread works on, nil when that is no web request.
-func request(th *zend.Thread, r remote.Reader) *capture.Request {
-	q, _ := th.Request(r)
+func (s *session) request(th *zend.Thread) *capture.Request {
+	q, _ := th.Request(s.mem)
 	if q.Method == "" && q.URI == "" { // a command-line script has neither
 		return nil
 	}
 	out := &capture.Request{Method: q.Method, URI: q.URI, Script: q.Script}
-	if !q.Start.IsZero() {
+	// A core does not say when it was taken.
+	if !q.Start.IsZero() && s.live != nil {
 		out.AgeMS = time.Since(q.Start).Milliseconds()
 	}
 	return out
@@ -354,11 +380,11 @@ func (s *session) requests(rt *zend.Runtime) []capture.ThreadRequest {
 	defer s.leadMu.Unlock()
 	var out []capture.ThreadRequest
 	for _, tid := range slices.Sorted(maps.Keys(s.leads)) {
-		th, err := rt.Thread(s.live.Mem, s.leads[tid])
+		th, err := rt.Thread(s.mem, s.leads[tid])
 		if err != nil {
 			continue // it has ended
 		}
-		if q := request(th, s.live.Mem); q != nil {
+		if q := s.request(th); q != nil {
 			out = append(out, capture.ThreadRequest{TID: tid, Request: *q})
 		}
 	}

@@ -183,6 +183,15 @@ func OpenIn(root, path string) (*os.File, error) {
 	return f, nil
 }
 
+// Duplicate opens another descriptor of the same open file. The caller closes it.
+func Duplicate(f *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "duplicate", Path: f.Name(), Err: err}
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
 var errNotRegular = errors.New("not a regular file")
 
 // openBeneath does it without openat2, and refuses absolute symbolic links.

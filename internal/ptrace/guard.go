@@ -126,6 +126,24 @@ func (g *guard) update(u undo) error {
 	return nil
 }
 
+// expose is the session's, with the guard told beforehand of what may have to be
+// undone, and afterwards of what was done.
+func (g *guard) expose(s *session, undo func() undo) error {
+	u := undo()
+	for _, t := range s.vehicles() {
+		if m, ok := t.blocked(); ok && m&trapMask != 0 {
+			u.Exposed[t.tid] = m
+		}
+	}
+	if err := g.brief(u); err != nil {
+		return err
+	}
+	if err := s.expose(); err != nil {
+		return err
+	}
+	return g.update(undo())
+}
+
 // answer waits for the guard to say that it is ready for what comes next.
 func (g *guard) answer() error {
 	b := make([]byte, 1)
@@ -287,7 +305,7 @@ func (u *undo) apply(mem *os.File, master int) error {
 		time.Sleep(detachPoll)
 	}
 	for {
-		err := onThread(u.restore)
+		err := onThread(func() error { return u.restore(mem) })
 		again := errors.Is(err, ErrTraced) || errors.Is(err, proc.ErrPermission) || errors.Is(err, ErrNotStopping)
 		if !again || time.Now().After(until) {
 			return err
@@ -297,13 +315,18 @@ func (u *undo) apply(mem *os.File, master int) error {
 }
 
 // restore takes over the dead tracer's session. It removes what it finds, not
-// what was put there: another tracer may have come first.
-func (u *undo) restore() error {
+// what was put there: another tracer may have come first. A program that has
+// replaced the target's has none of it and is left alone, but for the mask.
+func (u *undo) restore(mem *os.File) error {
 	s := newSession(u.PID)
 	if err := s.attach(); err != nil {
 		return errors.Join(err, s.close())
 	}
-	err := errors.Join(s.stopAll(), s.reclaim())
+	err := s.stopAll()
+	var b [1]byte
+	if n, _ := mem.ReadAt(b[:], int64(u.Net.Page)); u.Net.Page != 0 && n == len(b) {
+		err = errors.Join(err, s.reclaim())
+	}
 	for tid, mask := range u.Exposed {
 		switch t := s.threads[tid]; {
 		case t == nil:

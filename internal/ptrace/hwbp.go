@@ -75,10 +75,7 @@ func (e *hwbp) protect() error {
 	if e.guard, err = startGuard(); err != nil {
 		return err
 	}
-	if err := e.s.expose(); err != nil {
-		return err
-	}
-	return e.guard.brief(e.s.undo())
+	return e.guard.expose(e.s, e.s.undo)
 }
 
 // layout is the net's page.

@@ -79,13 +79,12 @@ func (e *int3) arm() error {
 	if err := e.s.spread(e.layout); err != nil {
 		return err
 	}
-	if err := e.s.expose(); err != nil {
-		return err
-	}
+	expose := e.s.expose
 	if e.guard != nil {
-		if err := e.guard.brief(e.undo()); err != nil {
-			return err
-		}
+		expose = func() error { return e.guard.expose(e.s, e.undo) }
+	}
+	if err := expose(); err != nil {
+		return err
 	}
 	return e.unpause()
 }

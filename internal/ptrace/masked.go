@@ -79,8 +79,15 @@ func (t *tracee) cover() error {
 
 // masked reports whether the thread blocks SIGTRAP, standing or not.
 func (t *tracee) masked() bool {
+	m, ok := t.blocked()
+	return ok && m&trapMask != 0
+}
+
+// blocked are the signals that the thread blocks. ok is false for one that is
+// ending.
+func (t *tracee) blocked() (mask uint64, ok bool) {
 	m, err := strconv.ParseUint(statusField(t.tid, "SigBlk"), 16, 64)
-	return err == nil && m&trapMask != 0 // or it is ending
+	return m, err == nil
 }
 
 func (s *session) masked() bool { return slices.ContainsFunc(s.vehicles(), (*tracee).masked) }

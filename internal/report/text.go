@@ -280,7 +280,11 @@ func (t *textWriter) undetermined() {
 	}
 	if snapshot(&t.r.Observation) {
 		// That most rules need more than a look is no news about each of them.
-		t.prose("  ", plain, fmt.Sprintf("rules that want more than one look: %s; try phpwhy attach %d", number(len(us)), t.r.Target.PID))
+		s := "rules that want more than one look: " + number(len(us))
+		if t.r.Observation.Engine != fromCore { // of that there is no more to be had
+			s += fmt.Sprintf("; try phpwhy attach %d", t.r.Target.PID)
+		}
+		t.prose("  ", plain, s)
 		return
 	}
 	t.prose("  ", plain, count(len(us), "rule")+" could not be decided:")
@@ -301,6 +305,8 @@ func (t *textWriter) observed() {
 	paused := fmt.Sprintf("worker paused %s in all, %s at most", duration(o.PausedUSTotal), duration(o.PausedUSMax))
 	events := count(o.Stops, "stop") + ", " + count(o.Samples, "sample")
 	switch {
+	case o.Engine == fromCore:
+		t.prose("", dim, "from a core of "+count(o.Samples, "thread"))
 	case snapshot(o):
 		t.prose("", dim, "one look at "+count(o.Samples, "thread")+"; "+paused)
 	case o.Engine == "": // the end of the capture is lost, and the cost with it
@@ -316,8 +322,11 @@ func (t *textWriter) observed() {
 	}
 }
 
+// fromCore stands for an engine where a core file was read.
+const fromCore = "core"
+
 // snapshot reports whether this is a dump: no breakpoints, one look.
-func snapshot(o *Observation) bool { return o.Engine == "none" }
+func snapshot(o *Observation) bool { return o.Engine == "none" || o.Engine == fromCore }
 
 func breakpoint(b capture.Breakpoint) string {
 	s := "breakpoint " + b.Symbol
