@@ -85,7 +85,10 @@ func (o *Observer) open(live *target.Live) (*session, error) {
 // openStarting recognises the modules of a PHP that may not have run yet.
 func (o *Observer) openStarting(live *target.Live) (*session, error) {
 	s := &session{live: live, mem: live.Mem, from: live, pid: live.PID, who: fmt.Sprintf("process %d", live.PID)}
-	return s, o.recognise(s, live.Maps)
+	if err := o.recognise(s, live.Maps); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // recognise finds the modules of a session.
