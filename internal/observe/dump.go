@@ -68,8 +68,8 @@ func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 	})
 	undisturbed()
 	defer func() { s.spare.put(snaps) }()
-	if err != nil {
-		return nil, err
+	if err != nil || s.live.Replaced() {
+		return nil, meanwhile(s.live, err)
 	}
 	s.facts.frozen = runtime.GOARCH == "amd64" // see proc.CallAt
 	s.readAll(snaps, func(snap *target.Snapshot) {

@@ -71,6 +71,9 @@ func (s *session) sample(ctx context.Context) (*capture.Capture, error) {
 			s.pipe.waits.once(s.live, c)
 		}
 	}
+	if s.live.Replaced() || !s.live.Alive() {
+		return nil, meanwhile(s.live, nil)
+	}
 	s.note("read without stopping the worker: PHP frames only, and the innermost line may be one it has left since")
 	if torn > 0 {
 		s.note("the stack changed while it was read and was read again: %d times", torn)

@@ -77,7 +77,7 @@ func (o *Observer) open(live *target.Live) (*session, error) {
 	}
 	if s.runtime() == nil {
 		_, err := s.openZend()
-		return nil, fmt.Errorf("%s: %w", s.who, err)
+		return nil, meanwhile(live, fmt.Errorf("%s: %w", s.who, err))
 	}
 	return s, nil
 }
@@ -86,9 +86,27 @@ func (o *Observer) open(live *target.Live) (*session, error) {
 func (o *Observer) openStarting(live *target.Live) (*session, error) {
 	s := &session{live: live, mem: live.Mem, from: live, pid: live.PID, who: fmt.Sprintf("process %d", live.PID)}
 	if err := o.recognise(s, live.Maps); err != nil {
-		return nil, err
+		return nil, meanwhile(live, err)
 	}
 	return s, nil
+}
+
+// meanwhile says why a process's files could not be read, if that is because it
+// has ended or has become another program since they were listed: they are then
+// as if they had never been there.
+func meanwhile(live *target.Live, err error) error {
+	e := &proc.Error{PID: live.PID, What: "read the files of process"}
+	switch {
+	case live.Replaced(): // whose memory is as if it had ended
+		e.Err, e.Advice = proc.ErrReplaced, "run phpwhy again if it still hangs"
+	case errors.Is(err, proc.ErrNoProcess):
+		return err
+	case !live.Alive():
+		e.Err, e.Advice = proc.ErrNoProcess, "it ended meanwhile"
+	default:
+		return err
+	}
+	return e
 }
 
 // recognise finds the modules of a session.
@@ -276,7 +294,7 @@ func (s *session) prepare(opt Options) (ptrace.Options, error) {
 		s.cap.Observation.Breakpoints = append(s.cap.Observation.Breakpoints, rec)
 	}
 	if len(po.Breakpoints) == 0 {
-		return po, noBreakpoint(opt.Break, nil)
+		return po, meanwhile(s.live, noBreakpoint(opt.Break, nil))
 	}
 	return po, nil
 }

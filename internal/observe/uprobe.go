@@ -3,8 +3,6 @@ package observe
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
 	"time"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
@@ -61,7 +59,7 @@ func (s *session) probe(ctx context.Context, o ptrace.Options) (res ptrace.Resul
 		}
 	}()
 	if err != nil {
-		return p.res, err
+		return p.res, meanwhile(s.live, err)
 	}
 	// Reading debug information takes longer than all the rest; what is copied
 	// meanwhile would be lost.
@@ -72,12 +70,16 @@ func (s *session) probe(ctx context.Context, o ptrace.Options) (res ptrace.Resul
 	}
 	defer guard.Dismiss()
 	if err := p.open(); err != nil {
-		return p.res, err
+		return p.res, meanwhile(s.live, err)
 	}
 	began := time.Now()
 	p.cpu0, _, _ = p.s.live.CPUTime()
 	p.reader.begun = perf.Now()
-	err = p.loop(ctx, began)
+	if ended, lerr := p.look(); lerr != nil || ended { // before its hits are looked up in the wrong program
+		err = lerr
+	} else {
+		err = p.loop(ctx, began)
+	}
 	p.res.Duration = time.Since(began)
 	err = errors.Join(err, p.close())
 	p.finish()
@@ -86,7 +88,6 @@ func (s *session) probe(ctx context.Context, o ptrace.Options) (res ptrace.Resul
 
 func (p *prober) loop(ctx context.Context, began time.Time) error {
 	r := &p.reader
-	program := p.program()
 	look, tick, shown := began, began, began
 	for {
 		n, err := p.p.Read(r.take)
@@ -112,7 +113,7 @@ func (p *prober) loop(ctx context.Context, began time.Time) error {
 		}
 		if now.Sub(look) >= lookEvery {
 			look = now
-			if ended, err := p.look(program); err != nil || ended {
+			if ended, err := p.look(); err != nil || ended {
 				return err
 			}
 		}
@@ -198,24 +199,13 @@ func (p *prober) retire(was *perf.Session) error {
 	return err
 }
 
-// program tells one program that the process runs from another: exec makes a
-// new address space, with other random bytes in it.
-func (p *prober) program() string {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/auxv", p.s.live.PID))
-	if err != nil {
-		return ""
-	}
-	exe, _ := p.s.live.Exe()
-	return exe + string(b)
-}
-
 // look sees whether the process is still there, and its threads.
-func (p *prober) look(program string) (ended bool, err error) {
+func (p *prober) look() (ended bool, err error) {
 	if !p.s.live.Alive() {
 		p.res.Ended = ptrace.EndExited
 		return true, nil
 	}
-	if now := p.program(); now != program && now != "" && program != "" {
+	if p.s.live.Replaced() {
 		p.res.Ended = ptrace.EndExec
 		return true, nil
 	}

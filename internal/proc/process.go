@@ -30,6 +30,7 @@ var (
 	ErrZombie       = errors.New("it is a zombie: it has ended and waits for its parent")
 	ErrKernelThread = errors.New("it is a kernel thread and runs no PHP")
 	ErrPermission   = errors.New("not permitted")
+	ErrReplaced     = errors.New("it has executed another program meanwhile")
 )
 
 // Error says what could not be done with which process, and what to do.

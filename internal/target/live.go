@@ -1,6 +1,7 @@
 package target
 
 import (
+	"bytes"
 	"github.com/phpwhy/phpwhy/internal/proc"
 	"github.com/phpwhy/phpwhy/symbolize/remote"
 )
@@ -31,6 +32,13 @@ func Open(pid int) (*Live, error) {
 		return nil, err
 	}
 	return &Live{Process: p, Mem: mem, Maps: maps, Program: program}, nil
+}
+
+// Replaced reports whether the process has executed another program since it
+// was opened; false for one that has ended.
+func (l *Live) Replaced() bool {
+	now := l.Process.Program()
+	return len(now) > 0 && len(l.Program) > 0 && !bytes.Equal(l.Program, now)
 }
 
 // Refresh reads the mappings again.
