@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,13 +50,13 @@ func ParseBacktrace(text string) (*Observation, error) {
 
 var (
 	// #1  0x00005653bb3fc545 in zend_mm_chunk_extend (heap=0x7f…) at /usr/…/zend_alloc.c:827
-	numbered = regexp.MustCompile(`^#(\d+)\s+(?:(0x[0-9a-f]+)(?: in\b| - 1\b)?)?\s*(.*)$`)
+	numbered = lazily(`^#(\d+)\s+(?:(0x[0-9a-f]+)(?: in\b| - 1\b)?)?\s*(.*)$`)
 	// mremap(0x7f8936600000, 25288704, 25292800, 0) = 0x7f8936600000
-	call = regexp.MustCompile(`^(?:\[pid +\d+\] |\d+ +)?(?:[\d:.]+ )?([a-z_0-9]+)\((.*)\) += `)
+	call = lazily(`^(?:\[pid +\d+\] |\d+ +)?(?:[\d:.]+ )?([a-z_0-9]+)\((.*)\) += `)
 	// > /usr/bin/php8.2(concat_function+0x20c) [0x2faf2c]
-	straceFrame = regexp.MustCompile(`^ > (.*?)\((?:([^()+]+)(?:\(.*\))?\+0x[0-9a-f]+)?\) \[0x[0-9a-f]+\]$`)
+	straceFrame = lazily(`^ > (.*?)\((?:([^()+]+)(?:\(.*\))?\+0x[0-9a-f]+)?\) \[0x[0-9a-f]+\]$`)
 	// addr=addr@entry=0x7fda7d200000
-	argument = regexp.MustCompile(`(\w+)=(?:\w+@entry=)?(0x[0-9a-f]+|-?\d+)`)
+	argument = lazily(`(\w+)=(?:\w+@entry=)?(0x[0-9a-f]+|-?\d+)`)
 )
 
 // parser collects stacks from lines.
@@ -75,7 +74,7 @@ type parser struct {
 var brokenOff = []string{"(More stack frames follow", "Backtrace stopped:"}
 
 func (p *parser) line(s string) {
-	if m := straceFrame.FindStringSubmatch(s); m != nil {
+	if m := straceFrame().FindStringSubmatch(s); m != nil {
 		p.strace = true
 		p.add(Frame{Raw: m[2], Name: symname.Canonical(m[2]), Module: path.Base(m[1])})
 		return
@@ -83,11 +82,11 @@ func (p *parser) line(s string) {
 	if p.strace {
 		p.finish()
 	}
-	if m := numbered.FindStringSubmatch(s); m != nil {
+	if m := numbered().FindStringSubmatch(s); m != nil {
 		p.numbered(m[1], m[2] != "", m[3])
 		return
 	}
-	if m := call.FindStringSubmatch(s); m != nil {
+	if m := call().FindStringSubmatch(s); m != nil {
 		p.finish()
 		p.stop = straceCall(m[1], m[2])
 		return
@@ -179,7 +178,7 @@ func (p *parser) finish() {
 func gdbCall(name, args string) *Event {
 	want := map[string][]string{"mremap": {"addr", "old_len", "new_len", "flags"}, "mmap": {"addr", "len", "prot", "flags"}}[name]
 	found := make(map[string]string)
-	for _, m := range argument.FindAllStringSubmatch(args, -1) {
+	for _, m := range argument().FindAllStringSubmatch(args, -1) {
 		found[m[1]] = m[2]
 	}
 	var vals []uint64

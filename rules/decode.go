@@ -19,6 +19,7 @@ const (
 // decoder reads YAML nodes strictly and collects every problem.
 type decoder struct {
 	file     string
+	trusted  bool // expressions are compiled when they are first needed
 	lines    []string
 	problems []Problem
 	// keys are the keys that each kind of mapping knows, for the test that

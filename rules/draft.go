@@ -174,7 +174,7 @@ func (w *drafter) id() string {
 		lines := w.native[0].lines
 		for _, l := range []string{lines[0], lines[len(lines)-1]} {
 			f := strings.Fields(strings.TrimSuffix(strings.TrimPrefix(l, "leaf "), " unk"))
-			if n := f[len(f)-1]; nameable.MatchString(n) && !slices.Contains(words, n) {
+			if n := f[len(f)-1]; nameable().MatchString(n) && !slices.Contains(words, n) {
 				words = append(words, n)
 			}
 		}

@@ -306,7 +306,7 @@ func (r *Rule) confidence(vars map[string]any, unknowns float64) float64 {
 
 func (r *Rule) evidence(vars map[string]any, f *Finding) []Evidence {
 	var out []Evidence
-	if steps, ok := vars["chain.steps"].(int64); ok && r.chain && steps > 0 {
+	if steps, ok := vars["chain.steps"].(int64); ok && steps > 0 && r.usesChain() {
 		e := Evidence{What: fmt.Sprintf("%v grew one block", vars["chain.symbol"]), N: int(steps)}
 		from, _ := vars["chain.start_bytes"].(int64)
 		to, _ := vars["chain.end_bytes"].(int64)

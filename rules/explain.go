@@ -128,7 +128,7 @@ func (x *evaluation) explain(r *Rule, n node) Explained {
 		e.What, e.Of = "not", x.explainAll(r, []node{n.of})
 	case *exprNode:
 		e.What, e.Expr = "expr", n.e.text
-		for _, u := range n.e.uses {
+		for _, u := range n.e.evidence() {
 			e.Values = append(e.Values, x.fact(u))
 		}
 		var unknown *errUnknown

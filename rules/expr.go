@@ -27,11 +27,16 @@ var environment = sync.OnceValues(func() (*cel.Env, error) {
 	return cel.NewEnv(opts...)
 })
 
-// expr is a compiled CEL expression.
+// expr is a CEL expression. Compiling takes half a millisecond, so that one of
+// a trusted rule is compiled when a verdict depends on it.
 type expr struct {
 	text string
+	want *cel.Type // that is needed, nil for any
+
+	once sync.Once
 	prg  cel.Program
 	uses []string // the evidence it names, sorted
+	bad  *exprError
 }
 
 // exprError is what is wrong with an expression, and where in its text.
@@ -42,45 +47,63 @@ type exprError struct {
 
 func (e *exprError) Error() string { return e.msg }
 
-// compileExpr checks and compiles. want is the type that is needed, nil for any.
-func compileExpr(text string, want *cel.Type) (*expr, *exprError) {
+// compile checks and compiles, once.
+func (e *expr) compile() *exprError {
+	e.once.Do(func() { e.bad = e.compileNow() })
+	return e.bad
+}
+
+func (e *expr) compileNow() *exprError {
 	env, err := environment()
 	if err != nil {
-		return nil, &exprError{msg: err.Error()}
+		return &exprError{msg: err.Error()}
 	}
-	ast, iss := env.Compile(text)
+	ast, iss := env.Compile(e.text)
 	if iss.Err() != nil {
-		return nil, explainIssues(text, iss)
+		return explainIssues(e.text, iss)
 	}
-	if want != nil && !ast.OutputType().IsExactType(want) {
-		return nil, &exprError{msg: fmt.Sprintf("the expression gives %s, not %s", ast.OutputType(), want)}
+	if e.want != nil && !ast.OutputType().IsExactType(e.want) {
+		return &exprError{msg: fmt.Sprintf("the expression gives %s, not %s", ast.OutputType(), e.want)}
 	}
 	prg, err := env.Program(ast, cel.EvalOptions(cel.OptPartialEval), cel.CostLimit(maxCost))
 	if err != nil {
-		return nil, &exprError{msg: err.Error()}
+		return &exprError{msg: err.Error()}
 	}
-	e := &expr{text: text, prg: prg}
+	e.prg = prg
 	for _, r := range ast.NativeRep().ReferenceMap() {
 		if _, ok := evidence[r.Name]; ok && !slices.Contains(e.uses, r.Name) {
 			e.uses = append(e.uses, r.Name)
 		}
 	}
 	slices.Sort(e.uses)
-	return e, nil
+	return nil
+}
+
+// evidence lists what it names; nothing if it does not compile.
+func (e *expr) evidence() []string {
+	if e.compile() != nil {
+		return nil
+	}
+	return e.uses
+}
+
+// lazily compiles a regular expression that most runs do not need.
+func lazily(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
 }
 
 var (
 	// word finds dotted names in an expression.
-	word = regexp.MustCompile(`[A-Za-z_][A-Za-z_0-9]*(?:\.[A-Za-z_][A-Za-z_0-9]*)+`)
+	word = lazily(`[A-Za-z_][A-Za-z_0-9]*(?:\.[A-Za-z_][A-Za-z_0-9]*)+`)
 	// quoted finds string literals, in which a dotted word is no name.
-	quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'`)
+	quoted = lazily(`"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'`)
 )
 
 // explainIssues takes the first problem, and a misspelt name before all others:
 // CEL splits chain.step at the dot and finds "chain" undeclared.
 func explainIssues(text string, iss *cel.Issues) *exprError {
-	blank := quoted.ReplaceAllStringFunc(text, func(s string) string { return strings.Repeat(" ", len(s)) })
-	for _, loc := range word.FindAllStringIndex(blank, -1) {
+	blank := quoted().ReplaceAllStringFunc(text, func(s string) string { return strings.Repeat(" ", len(s)) })
+	for _, loc := range word().FindAllStringIndex(blank, -1) {
 		name := blank[loc[0]:loc[1]]
 		if _, ok := evidence[name]; !ok && knownSpace(name) {
 			before := text[:loc[0]]
@@ -127,6 +150,9 @@ func (e *errUnknown) Error() string {
 // eval evaluates with the evidence at hand. Evidence that is missing only
 // matters when the result depends on it.
 func (e *expr) eval(vars map[string]any) (ref.Val, error) {
+	if err := e.compile(); err != nil {
+		return nil, fmt.Errorf("expression %q: %w", e.text, err)
+	}
 	var absent []*cel.AttributePatternType
 	for _, n := range e.uses {
 		if _, ok := vars[n]; !ok {

@@ -21,7 +21,6 @@ import (
 	"log"
 	"maps"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -31,13 +30,13 @@ import (
 )
 
 // wanted leaves out C++, Rust and what compilers make up.
-var wanted = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+var wanted = lazily(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 type names map[string]bool // to whether it is exported
 
 func (n names) add(raw string, exported bool) {
 	name := symname.Canonical(raw)
-	if wanted.MatchString(name) && !strings.HasPrefix(name, "_Z") && len(name) < 100 {
+	if wanted().MatchString(name) && !strings.HasPrefix(name, "_Z") && len(name) < 100 {
 		n[name] = n[name] || exported
 	}
 }

@@ -94,11 +94,51 @@ func TestARuleWithAProblemTakesNoOtherDown(t *testing.T) {
 	}
 }
 
+func TestATrustedExpressionIsCompiledWhenAVerdictDependsOnIt(t *testing.T) {
+	const text = `schema: phpwhy/rule/v1
+id: %s
+title: t
+severity: low
+match:
+  all:
+    - expr: %s
+    - stack: leaf read
+message: m
+`
+	s, ps := LoadSources(Source{Trusted: true, FS: fstest.MapFS{
+		"good.yaml": {Data: fmt.Appendf(nil, text, "a.good", "proc.cpu_pct >= 0.0")},
+		"bad.yaml":  {Data: fmt.Appendf(nil, text, "a.bad", "proc.no_such > 1")},
+	}})
+	if len(ps) > 0 {
+		t.Fatal(ps)
+	}
+	look := func(leaf string) (good, bad Result) {
+		o := observe(seen{leaf, 0, 3})
+		o.Facts = map[string]any{"proc.cpu_pct": 1.0}
+		rep, err := s.Evaluate(o, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rep.Results[1], rep.Results[0]
+	}
+	e := s.Rule("a.good").match.(*allNode).of[0].(*exprNode).e
+	if good, bad := look("write"); good.Verdict != NoMatch || bad.Verdict != NoMatch || e.prg != nil {
+		t.Errorf("another stack: %v, %v, compiled %v", good.Verdict, bad.Verdict, e.prg != nil)
+	}
+	good, bad := look("read")
+	if good.Verdict != Match || e.prg == nil {
+		t.Errorf("a good expression: %v, %v", good.Verdict, good.Errors)
+	}
+	if bad.Verdict != Undetermined || !strings.Contains(strings.Join(bad.Errors, ""), "no evidence is called proc.no_such") {
+		t.Errorf("a bad expression: %v, %v", bad.Verdict, bad.Errors)
+	}
+}
+
 func TestARuleOverridesAnotherOfItsIDOnlyByNamingItsRevision(t *testing.T) {
 	file := func(id, head string) *fstest.MapFile {
 		return &fstest.MapFile{Data: fmt.Appendf(nil, minimal, id, head)}
 	}
-	base := Source{fstest.MapFS{"x.yaml": file("a.x", "revision: 3"), "y.yaml": file("a.y", "supersedes: [a.z]")}, "builtin"}
+	base := Source{FS: fstest.MapFS{"x.yaml": file("a.x", "revision: 3"), "y.yaml": file("a.y", "supersedes: [a.z]")}, Name: "builtin"}
 	for _, c := range []struct {
 		name, head, want string // want: the problem
 		from             string // the source of a.x in force
@@ -109,7 +149,7 @@ func TestARuleOverridesAnotherOfItsIDOnlyByNamingItsRevision(t *testing.T) {
 		{"into a circle", "overrides: a.x@3\nsupersedes: [a.x]", "own/x.yaml:8:13 E010 a.x supersedes itself in a circle: a.x, a.x", "builtin"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s, ps := LoadSources(base, Source{fstest.MapFS{"x.yaml": file("a.x", c.head)}, "own"})
+			s, ps := LoadSources(base, Source{FS: fstest.MapFS{"x.yaml": file("a.x", c.head)}, Name: "own"})
 			got := ""
 			for _, p := range ps {
 				got += p.String()
@@ -122,15 +162,15 @@ func TestARuleOverridesAnotherOfItsIDOnlyByNamingItsRevision(t *testing.T) {
 			}
 		})
 	}
-	if s, ps := LoadSources(Source{fstest.MapFS{"x.yaml": file("a.x", "overrides: a.x@3")}, "own"}); len(ps) > 0 || s.Rule("a.x") == nil {
+	if s, ps := LoadSources(Source{FS: fstest.MapFS{"x.yaml": file("a.x", "overrides: a.x@3")}, Name: "own"}); len(ps) > 0 || s.Rule("a.x") == nil {
 		t.Errorf("overriding what is not loaded: %v", ps)
 	}
 }
 
 func TestACircleTakesTheRulesOfTheLastSource(t *testing.T) {
 	s, ps := LoadSources(
-		Source{fstest.MapFS{"x.yaml": {Data: fmt.Appendf(nil, minimal, "a.x", "supersedes: [own.z]")}}, "builtin"},
-		Source{fstest.MapFS{"z.yaml": {Data: fmt.Appendf(nil, minimal, "own.z", "supersedes: [a.x]")}}, "own"})
+		Source{FS: fstest.MapFS{"x.yaml": {Data: fmt.Appendf(nil, minimal, "a.x", "supersedes: [own.z]")}}, Name: "builtin"},
+		Source{FS: fstest.MapFS{"z.yaml": {Data: fmt.Appendf(nil, minimal, "own.z", "supersedes: [a.x]")}}, Name: "own"})
 	if len(ps) != 1 || ps[0].String() != "own/z.yaml:7:13 E010 own.z supersedes itself in a circle: own.z, a.x, own.z" || s.Rule("a.x") == nil || s.Rule("own.z") != nil {
 		t.Errorf("%v", ps)
 	}
@@ -141,7 +181,7 @@ func TestWhatIsNoRegularFileIsNotOpened(t *testing.T) {
 	if err := exec.Command("mkfifo", filepath.Join(dir, "x.yaml")).Run(); err != nil {
 		t.Fatal(err)
 	}
-	if _, ps := LoadSources(Source{os.DirFS(dir), "own"}); len(ps) != 1 || ps[0].String() != "own/x.yaml:1:1 E001 x.yaml is no regular file" {
+	if _, ps := LoadSources(Source{FS: os.DirFS(dir), Name: "own"}); len(ps) != 1 || ps[0].String() != "own/x.yaml:1:1 E001 x.yaml is no regular file" {
 		t.Errorf("%v", ps)
 	}
 }

@@ -42,20 +42,22 @@ func (o *outcome) join(part outcome) {
 	}
 }
 
-// evalAll evaluates all parts, even when one would decide: explain wants to know.
-func evalAll(x *evaluation, of []node) []outcome {
-	parts := make([]outcome, len(of))
-	for i, c := range of {
-		parts[i] = c.eval(x)
-	}
-	return parts
-}
-
 func (n *allNode) eval(x *evaluation) outcome {
 	out := outcome{verdict: Match}
-	parts := evalAll(x, n.of)
-	for _, p := range parts {
-		out.verdict = min(out.verdict, p.verdict)
+	parts := make([]outcome, 0, len(n.of))
+	// Expressions come last: where a stack decides, they need not be compiled.
+	for _, late := range []bool{false, true} {
+		for _, c := range n.of {
+			if _, is := c.(*exprNode); is != late {
+				continue
+			}
+			p := c.eval(x)
+			if p.verdict == NoMatch {
+				return p
+			}
+			out.verdict = min(out.verdict, p.verdict)
+			parts = append(parts, p)
+		}
 	}
 	for _, p := range parts {
 		out.join(p)
@@ -65,7 +67,10 @@ func (n *allNode) eval(x *evaluation) outcome {
 
 func (n *anyNode) eval(x *evaluation) outcome {
 	out := outcome{verdict: NoMatch}
-	parts := evalAll(x, n.of)
+	parts := make([]outcome, len(n.of))
+	for i, c := range n.of {
+		parts[i] = c.eval(x)
+	}
 	for _, p := range parts {
 		out.verdict = max(out.verdict, p.verdict)
 	}

@@ -58,7 +58,6 @@ type Rule struct {
 	score      score
 	message    *template
 	exceptions []exception
-	chain      bool // some expression looks at chain
 	text       string
 	at         map[string]mark // where the file's keys stand
 	source     int             // index of the Source

@@ -3,7 +3,6 @@ package rules
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -16,10 +15,10 @@ type sketch struct {
 }
 
 // generic are the functions below which every PHP process looks the same.
-var generic = regexp.MustCompile(`^(execute_ex|zend_execute.*|zend_call_.*|xdebug_execute_.*|php_execute_.*|php_cli_startup|do_cli|main|_start|__libc_start.*|ZEND_.*_HANDLER|zend_do_fcall.*|dtrace_execute.*)$`)
+var generic = lazily(`^(execute_ex|zend_execute.*|zend_call_.*|xdebug_execute_.*|php_execute_.*|php_cli_startup|do_cli|main|_start|__libc_start.*|ZEND_.*_HANDLER|zend_do_fcall.*|dtrace_execute.*)$`)
 
 // nameable are names that a frame line can hold.
-var nameable = regexp.MustCompile(`^[A-Za-z_.$@][\w.$@:]*$`)
+var nameable = lazily(`^[A-Za-z_.$@][\w.$@:]*$`)
 
 // keywords are words that frame lines read as something else than a name.
 var keywords = []string{"leaf", "root", "opt", "gap", "any"}
@@ -54,7 +53,7 @@ func sketchOf(s *sight) sketch {
 	for _, i := range s.views[Native] {
 		k.frames = append(k.frames, s.Frames[i])
 	}
-	for k.cut < len(k.frames) && !generic.MatchString(k.frames[k.cut].Name) {
+	for k.cut < len(k.frames) && !generic().MatchString(k.frames[k.cut].Name) {
 		k.cut++
 	}
 	k.lines = linesOf(k.frames, k.cut)
@@ -101,7 +100,7 @@ func linesOf(frames []Frame, cut int) []string {
 	}
 	for i := 0; i < cut && len(lines) < maxDraftLines; i++ {
 		f := &frames[i]
-		if !nameable.MatchString(f.Name) || slices.Contains(keywords, f.Name) {
+		if !nameable().MatchString(f.Name) || slices.Contains(keywords, f.Name) {
 			unknown++
 			continue
 		}
@@ -141,7 +140,7 @@ func (w *drafter) phpLines(weights []weight) string {
 		total += s.n
 		for at, i := range sight.views[PHP] {
 			f := &sight.Frames[i]
-			if at == 0 && f.Internal && f.Class == "" && nameable.MatchString(f.Name) {
+			if at == 0 && f.Internal && f.Class == "" && nameable().MatchString(f.Name) {
 				internals[f.Name] += s.n
 			}
 			if !f.Internal {

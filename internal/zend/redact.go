@@ -3,6 +3,7 @@ package zend
 import (
 	"regexp"
 	"strings"
+	"sync"
 	"unicode"
 
 	"github.com/phpwhy/phpwhy/symbolize/remote"
@@ -91,26 +92,31 @@ func wordsOf(name string) []string {
 // has what no match can do without, which is found much faster.
 var secretTexts = []struct {
 	has string
-	re  *regexp.Regexp
+	re  func() *regexp.Regexp
 }{
-	{"-----BEGIN ", regexp.MustCompile(`-----BEGIN [A-Z0-9 ]*PRIVATE KEY`)},
-	{"eyJ", regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{6,}(\.[A-Za-z0-9_-]|$)`)}, // a JWT begins with {" in base64
-	{" ", regexp.MustCompile(`(?i)\b(bearer|basic|digest) +[A-Za-z0-9+/=._~-]{6,}`)},
-	{"$", regexp.MustCompile(`\$(2[abxy]|argon2[a-z]*|[156y]|scrypt|pbkdf2[a-z0-9-]*)\$`)}, // crypt(3)
-	{"IA", regexp.MustCompile(`\b(AKIA|ASIA)[0-9A-Z]{12}`)},
-	{"_", regexp.MustCompile(`\b(gh[opsur]_|github_pat_|sk_live_|rk_live_)[A-Za-z0-9_-]{8}`)},
-	{"-", regexp.MustCompile(`\b(glpat-|xox[abeoprs]-|sk-)[A-Za-z0-9_-]{8}`)},
+	{"-----BEGIN ", lazily(`-----BEGIN [A-Z0-9 ]*PRIVATE KEY`)},
+	{"eyJ", lazily(`\beyJ[A-Za-z0-9_-]{6,}(\.[A-Za-z0-9_-]|$)`)}, // a JWT begins with {" in base64
+	{" ", lazily(`(?i)\b(bearer|basic|digest) +[A-Za-z0-9+/=._~-]{6,}`)},
+	{"$", lazily(`\$(2[abxy]|argon2[a-z]*|[156y]|scrypt|pbkdf2[a-z0-9-]*)\$`)}, // crypt(3)
+	{"IA", lazily(`\b(AKIA|ASIA)[0-9A-Z]{12}`)},
+	{"_", lazily(`\b(gh[opsur]_|github_pat_|sk_live_|rk_live_)[A-Za-z0-9_-]{8}`)},
+	{"-", lazily(`\b(glpat-|xox[abeoprs]-|sk-)[A-Za-z0-9_-]{8}`)},
 }
 
 // assignment is a name with something given to it: password=x, "token": "x",
 // Authorization: x.
-var assignment = regexp.MustCompile(`([A-Za-z][A-Za-z0-9_-]*)["']?\s*(=>?|:)\s*["']?[^\s"'&;,]`)
+var assignment = lazily(`([A-Za-z][A-Za-z0-9_-]*)["']?\s*(=>?|:)\s*["']?[^\s"'&;,]`)
 
 // userinfo is the part of a URL from its scheme on to where a password may be.
-var userinfo = regexp.MustCompile(`://[^\s/?#@:]*:([^\s@]*)(@?)`)
+var userinfo = lazily(`://[^\s/?#@:]*:([^\s@]*)(@?)`)
 
 // port is what stands behind a host's colon.
-var port = regexp.MustCompile(`^[0-9]{1,5}([/?#"'<>),;]|$)`)
+var port = lazily(`^[0-9]{1,5}([/?#"'<>),;]|$)`)
+
+// lazily compiles a regular expression that most runs do not need.
+func lazily(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
+}
 
 // SecretText reports whether a text looks as if it held a secret, by the rules
 // for values of variables.
@@ -119,21 +125,21 @@ func SecretText(s string) bool { return secretText(s, false) }
 // secretText judges a string's first bytes. cut says that it is longer.
 func secretText(s string, cut bool) bool {
 	for _, t := range secretTexts {
-		if strings.Contains(s, t.has) && t.re.MatchString(s) {
+		if strings.Contains(s, t.has) && t.re().MatchString(s) {
 			return true
 		}
 	}
 	if !strings.ContainsAny(s, "=:") {
 		return false
 	}
-	for _, m := range assignment.FindAllStringSubmatch(s, -1) {
+	for _, m := range assignment().FindAllStringSubmatch(s, -1) {
 		if secretIn(m[1], weakWords) {
 			return true
 		}
 	}
-	for _, m := range userinfo.FindAllStringSubmatchIndex(s, -1) {
+	for _, m := range userinfo().FindAllStringSubmatchIndex(s, -1) {
 		behind, closed := s[m[2]:m[3]], m[4] < m[5]
-		if port.MatchString(behind) {
+		if port().MatchString(behind) {
 			continue
 		}
 		if closed || cut && m[3] == len(s) {

@@ -1,9 +1,12 @@
 package builtin_test
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
@@ -97,6 +100,46 @@ func TestHealthyWorkIsNoHang(t *testing.T) {
 			if f.Kind == rules.Cause && f.Severity != rules.Low && f.Severity != rules.Info {
 				t.Errorf("%s: %s of severity %s: %s", name, f.Rule, f.Severity, f.Message)
 			}
+		}
+	}
+}
+
+// The rules that a program carries are loaded without compiling their expressions.
+func TestTrustedRulesSayWhatCompiledOnesSay(t *testing.T) {
+	strict, _ := load(t)
+	trusted, problems := rules.LoadSources(rules.Source{FS: builtin.FS, Trusted: true})
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	names, err := filepath.Glob("captures/*.jsonl.zst")
+	if err != nil || len(names) < 40 {
+		t.Fatal(err, names)
+	}
+	say := func(s *rules.Set, o *rules.Observation) []string {
+		rep, err := s.Evaluate(o, rules.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for i := range rep.Results {
+			r := &rep.Results[i]
+			f, err := json.Marshal(r.Finding)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, fmt.Sprintf("%s: %v, skipped %q, missing %v, near %v, via %s, hidden %q, errors %v, %s",
+				r.Rule.ID, r.Verdict, r.Skipped, r.Missing, r.Near, r.Via, r.Hidden, r.Errors, f))
+		}
+		return out
+	}
+	for _, name := range names {
+		o, err := open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, b := say(strict, o), say(trusted, o)
+		if !slices.Equal(a, b) {
+			t.Errorf("%s:\n%q\n%q", name, a, b)
 		}
 	}
 }

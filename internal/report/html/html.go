@@ -20,6 +20,7 @@ import (
 	"encoding/json"
 	"html/template"
 	"io"
+	"sync"
 
 	"github.com/phpwhy/phpwhy/internal/report"
 	"github.com/phpwhy/phpwhy/internal/series"
@@ -35,7 +36,7 @@ var style string
 //go:embed page.js
 var script string
 
-var page = template.Must(template.New("page").Parse(pageText))
+var page = sync.OnceValue(func() *template.Template { return template.Must(template.New("page").Parse(pageText)) })
 
 // The bounds of one page. What is over them is counted on it.
 const (
@@ -109,7 +110,7 @@ func Write(w io.Writer, m *triage.Model, over []series.Series) error {
 	}
 	v.MoreRows = len(m.Workers) - len(v.Rows)
 	v.about(m)
-	return page.Execute(w, &v)
+	return page().Execute(w, &v)
 }
 
 // about lists what could not be looked at, and what else is to be known.
