@@ -35,7 +35,7 @@ load: build ## phpwhy on a php-fpm pool that serves requests: failed requests an
 endurance: build ## phpwhy watch for ten minutes over workers that come and go: what it takes, what it finds
 	scripts/watch-endurance
 
-generate: ## the JSON Schemas of rules and the catalogue of the built-in ones
+generate: ## the JSON Schemas of rules, and the prepared form and the catalogue of the built-in ones
 	scripts/generate
 
 clean: ## remove what was built, but for the cached PHP in .cache

@@ -2,8 +2,9 @@ package rules
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,11 +20,13 @@ const (
 // decoder reads YAML nodes strictly and collects every problem.
 type decoder struct {
 	file     string
-	trusted  bool // expressions are compiled when they are first needed
+	path     string    // below the source's folder
+	prepared *prepared // what was read at an earlier time
+	trusted  bool      // expressions are compiled when they are first needed
 	lines    []string
 	problems []Problem
-	// keys are the keys that each kind of mapping knows, for the test that
-	// holds the JSON Schema to them.
+	// keys, when not nil, is filled with the keys that each kind of mapping knows,
+	// for the test that holds the JSON Schema to them.
 	keys map[string][]string
 }
 
@@ -54,6 +57,9 @@ func (d *decoder) document(b []byte) *yaml.Node {
 		return nil
 	}
 	d.lines = strings.Split(string(b), "\n")
+	if doc := d.prepared.doc(d.path, b); doc != nil {
+		return doc
+	}
 	dec := yaml.NewDecoder(strings.NewReader(string(b)))
 	var doc yaml.Node
 	if err := dec.Decode(&doc); err != nil {
@@ -109,25 +115,21 @@ func (d *decoder) acceptable(n *yaml.Node, depth int) {
 // fields maps keys to what reads their values.
 type fields map[string]func(*yaml.Node)
 
+func (f fields) names() []string { return slices.Sorted(maps.Keys(f)) }
+
 // mapping reads a mapping with known keys.
 func (d *decoder) mapping(n *yaml.Node, what string, f fields, required ...string) {
 	if n.Kind != yaml.MappingNode {
 		d.addf(n, codeType, "%s is a mapping", what)
 		return
 	}
-	known := make([]string, 0, len(f))
-	for k := range f {
-		known = append(known, k)
+	if d.keys != nil {
+		d.keys[what] = f.names()
 	}
-	sort.Strings(known)
-	if d.keys == nil {
-		d.keys = make(map[string][]string)
-	}
-	d.keys[what] = known
 	seen := d.pairs(n, func(k, v *yaml.Node) {
 		read, ok := f[k.Value]
 		if !ok {
-			d.addf(k, codeUnknown, "unknown key %q in %s%s", k.Value, what, didYouMean(k.Value, known))
+			d.addf(k, codeUnknown, "unknown key %q in %s%s", k.Value, what, didYouMean(k.Value, f.names()))
 			return
 		}
 		read(v)
@@ -194,7 +196,7 @@ func plainTrap(n *yaml.Node) string {
 	case "yes", "no", "on", "off", "y", "n":
 		return "a truth value"
 	}
-	if sexagesimal.MatchString(n.Value) {
+	if strings.ContainsRune(n.Value, ':') && sexagesimal.MatchString(n.Value) {
 		return "a number of base 60"
 	}
 	return ""

@@ -32,6 +32,9 @@ var environment = sync.OnceValues(func() (*cel.Env, error) {
 type expr struct {
 	text string
 	want *cel.Type // that is needed, nil for any
+	// checked is what parsing and checking the text gave at an earlier time; nil
+	// when that is still to be done.
+	checked []byte
 
 	once sync.Once
 	prg  cel.Program
@@ -58,9 +61,9 @@ func (e *expr) compileNow() *exprError {
 	if err != nil {
 		return &exprError{msg: err.Error()}
 	}
-	ast, iss := env.Compile(e.text)
-	if iss.Err() != nil {
-		return explainIssues(e.text, iss)
+	ast, bad := e.ast(env)
+	if bad != nil {
+		return bad
 	}
 	if e.want != nil && !ast.OutputType().IsExactType(e.want) {
 		return &exprError{msg: fmt.Sprintf("the expression gives %s, not %s", ast.OutputType(), e.want)}
@@ -77,6 +80,20 @@ func (e *expr) compileNow() *exprError {
 	}
 	slices.Sort(e.uses)
 	return nil
+}
+
+// ast parses and checks the text, unless that was done before.
+func (e *expr) ast(env *cel.Env) (*cel.Ast, *exprError) {
+	if e.checked != nil {
+		if ast, err := restore(e.checked); err == nil {
+			return ast, nil
+		}
+	}
+	ast, iss := env.Compile(e.text)
+	if iss.Err() != nil {
+		return nil, explainIssues(e.text, iss)
+	}
+	return ast, nil
 }
 
 // evidence lists what it names; nothing if it does not compile.

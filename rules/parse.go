@@ -171,7 +171,7 @@ func (d *decoder) expr(n *yaml.Node, what string, want *cel.Type) *expr {
 	if text == "" {
 		return nil
 	}
-	e := &expr{text: text, want: want}
+	e := &expr{text: text, want: want, checked: d.prepared.checked(text)}
 	if d.trusted {
 		return e
 	}

@@ -49,10 +49,10 @@ match: {all: [{php: user as=site}]}
 score: {base: 0.5, plus: [{add: 0.1, if: stack.depth > 1}]}
 exceptions: [{site: x, until: 2030-01-01, reason: r}]
 `
-	d := &decoder{}
+	d := &decoder{keys: make(map[string][]string)}
 	doc := d.document([]byte(full))
 	d.rule(doc, &Rule{at: map[string]mark{}, bind: map[string]*expr{}}, map[string]bool{})
-	test := &decoder{}
+	test := &decoder{keys: make(map[string][]string)}
 	if _, ps := test.tests("x.test.yaml", []byte("rule: a.b\ncases:\n  - {capture: x, expect: match}\n")); len(ps) > 0 {
 		t.Fatal(ps)
 	}

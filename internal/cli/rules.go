@@ -38,7 +38,7 @@ func searchPath() []string {
 func ruleSources(noBuiltin bool, dirs []string) []rules.Source {
 	var out []rules.Source
 	if !noBuiltin {
-		out = append(out, rules.Source{FS: builtin.FS, Name: builtinSource, Trusted: true})
+		out = append(out, rules.Source{FS: builtin.FS, Name: builtinSource, Trusted: true, Prepared: builtin.Prepared})
 	}
 	for _, d := range searchPath() {
 		if st, err := os.Stat(d); err == nil && st.IsDir() && !named(d, dirs) {
