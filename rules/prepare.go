@@ -2,18 +2,19 @@ package rules
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"hash/crc32"
 	"io/fs"
 	"maps"
 	"slices"
-	"sort"
+	"strings"
 
 	"cel.dev/cel-go/cel"
 	exprpb "google.golang.org/genproto/googleapis/api/expr/v1alpha1"
 	"google.golang.org/protobuf/proto"
 	"gopkg.in/yaml.v3"
+
+	"github.com/phpwhy/phpwhy/symbolize/pack"
 )
 
 // To read the text of forty rules as YAML, and some of their expressions as CEL,
@@ -22,9 +23,8 @@ import (
 // their places, and the checked expressions. What a rule means is still read from
 // the nodes, so that there is one way to read it.
 //
-// The format: a magic, then numbers (uvarint) and texts (a length, then bytes).
+// The format: a magic, then (see package pack)
 //
-//	texts: how many, and each; they are named by their place below
 //	files: how many, and for each its path, length and checksum, how many nodes, and
 //	       the nodes in preorder: kind, style, tag, value, line, column, children
 //	expressions: how many, and for each its text and a google.api.expr.v1alpha1.CheckedExpr
@@ -70,48 +70,38 @@ func (p *prepared) checked(text string) []byte {
 // Prepare makes what Source.Prepared takes of the rules in dir. It fails when one
 // of them has a problem.
 func Prepare(dir fs.FS) ([]byte, []Problem) {
-	w := preparer{index: make(map[string]uint64)}
 	set, problems := Load(dir)
 	if len(problems) > 0 {
 		return nil, problems
 	}
-	var files []byte
-	rules := slices.Clone(set.Rules())
-	sort.Slice(rules, func(i, j int) bool { return rules[i].File < rules[j].File })
+	rules := slices.SortedFunc(slices.Values(set.Rules()), func(a, b *Rule) int { return strings.Compare(a.File, b.File) })
+	checked := make(map[string][]byte)
+	var w pack.Writer
+	w.Length(len(rules))
 	for _, r := range rules {
 		d := &decoder{file: r.File}
 		doc := d.document([]byte(r.text))
 		if doc == nil {
 			return nil, d.problems
 		}
-		files = w.number(files, w.text(r.File))
-		files = w.number(files, uint64(len(r.text)))
-		files = w.number(files, uint64(crc32.Checksum([]byte(r.text), castagnoli)))
-		files = w.number(files, nodes(doc))
-		files = w.node(files, doc)
-	}
-	texts := make(map[string][]byte)
-	for _, r := range rules {
-		if err := r.eachExpr(func(e *expr) error {
-			b, err := e.check()
-			texts[e.text] = b
+		w.Text(r.File)
+		w.Number(uint64(len(r.text)))
+		w.Number(uint64(crc32.Checksum([]byte(r.text), castagnoli)))
+		w.Length(nodes(doc))
+		writeNode(&w, doc)
+		if err := r.eachExpr(func(e *expr) (err error) {
+			checked[e.text], err = e.check()
 			return err
 		}); err != nil {
 			return nil, []Problem{{r.File, r.Line, 1, codeExpr, err.Error()}}
 		}
 	}
-	var exprs []byte
-	for _, text := range slices.Sorted(maps.Keys(texts)) {
-		exprs = w.number(exprs, w.text(text))
-		exprs = w.bytes(exprs, texts[text])
+	w.Length(len(checked))
+	for _, text := range slices.Sorted(maps.Keys(checked)) {
+		w.Text(text)
+		w.Raw(checked[text])
 	}
-	out := []byte(preparedMagic)
-	out = w.number(out, uint64(len(w.texts)))
-	for _, t := range w.texts {
-		out = w.bytes(out, []byte(t))
-	}
-	out = append(w.number(out, uint64(len(rules))), files...)
-	return append(w.number(out, uint64(len(texts))), exprs...), nil
+	return append([]byte(preparedMagic), w.Bytes()...), nil
 }
 
 // check gives an expression's checked form.
@@ -158,37 +148,22 @@ func (r *Rule) eachExpr(visit func(*expr) error) error {
 	return errs
 }
 
-type preparer struct {
-	texts []string
-	index map[string]uint64
-}
-
-func (w *preparer) number(b []byte, n uint64) []byte { return binary.AppendUvarint(b, n) }
-
-func (w *preparer) bytes(b, text []byte) []byte { return append(w.number(b, uint64(len(text))), text...) }
-
-// text is the place of a text.
-func (w *preparer) text(s string) uint64 {
-	i, ok := w.index[s]
-	if !ok {
-		i = uint64(len(w.texts))
-		w.index[s], w.texts = i, append(w.texts, s)
-	}
-	return i
-}
-
-func (w *preparer) node(b []byte, n *yaml.Node) []byte {
-	for _, v := range []uint64{uint64(n.Kind), uint64(n.Style), w.text(n.Tag), w.text(n.Value), uint64(n.Line), uint64(n.Column), uint64(len(n.Content))} {
-		b = w.number(b, v)
-	}
+func writeNode(w *pack.Writer, n *yaml.Node) {
+	w.Number(uint64(n.Kind))
+	w.Number(uint64(n.Style))
+	w.Text(n.Tag)
+	w.Text(n.Value)
+	w.Number(uint64(n.Line))
+	w.Number(uint64(n.Column))
+	w.Length(len(n.Content))
 	for _, c := range n.Content {
-		b = w.node(b, c)
+		writeNode(w, c)
 	}
-	return b
 }
 
-func nodes(n *yaml.Node) uint64 {
-	sum := uint64(1)
+// nodes is how many nodes a tree has.
+func nodes(n *yaml.Node) int {
+	sum := 1
 	for _, c := range n.Content {
 		sum += nodes(c)
 	}
@@ -199,99 +174,55 @@ var errPrepared = errors.New("prepared rules are damaged, or of another version"
 
 // readPrepared reads what Prepare has made.
 func readPrepared(b []byte) (*prepared, error) {
-	r := preparedReader{b: b}
-	if rest, ok := bytes.CutPrefix(b, []byte(preparedMagic)); ok {
-		r.b = rest
-	} else {
+	rest, ok := bytes.CutPrefix(b, []byte(preparedMagic))
+	if !ok {
 		return nil, errPrepared
 	}
-	r.texts = make([]string, r.length())
-	for i := range r.texts {
-		r.texts[i] = string(r.bytes())
-	}
+	r := pack.NewReader(rest)
 	p := &prepared{docs: make(map[string]preparedDoc), exprs: make(map[string][]byte)}
-	for range r.length() {
-		path := r.text()
-		d := preparedDoc{size: int(r.number()), sum: uint32(r.number())}
-		n := r.length()
-		r.nodes, r.links = make([]yaml.Node, n), make([]*yaml.Node, n)
-		d.root = r.node(0)
+	for range r.Length() {
+		path := r.Text()
+		d := preparedDoc{size: int(r.Number()), sum: uint32(r.Number())}
+		n := r.Length()
+		t := treeReader{r, make([]yaml.Node, n), make([]*yaml.Node, n)}
+		d.root = t.node(0)
 		p.docs[path] = d
 	}
-	for range r.length() {
-		text := r.text()
-		p.exprs[text] = r.bytes()
+	for range r.Length() {
+		text := r.Text()
+		p.exprs[text] = r.Raw()
 	}
-	if r.bad {
+	if !r.Done() {
 		return nil, errPrepared
 	}
 	return p, nil
 }
 
-// preparedReader reads with a sticky error.
-type preparedReader struct {
-	b     []byte
-	bad   bool
-	texts []string
-	// What is left for the nodes of a file, and for the links between them.
+// treeReader reads the nodes of a file into room that was made at once.
+type treeReader struct {
+	*pack.Reader
 	nodes []yaml.Node
 	links []*yaml.Node
 }
 
-func (r *preparedReader) number() uint64 {
-	n, k := binary.Uvarint(r.b)
-	if k <= 0 {
-		r.bad, r.b = true, nil
-		return 0
-	}
-	r.b = r.b[k:]
-	return n
-}
-
-// length is a number of things that take a byte each at least.
-func (r *preparedReader) length() int {
-	n := r.number()
-	if n > uint64(len(r.b)) {
-		r.bad, r.b = true, nil
-		return 0
-	}
-	return int(n)
-}
-
-func (r *preparedReader) bytes() []byte {
-	n := r.length()
-	out := r.b[:n:n]
-	r.b = r.b[n:]
-	return out
-}
-
-func (r *preparedReader) text() string {
-	n := r.number()
-	if n >= uint64(len(r.texts)) {
-		r.bad = true
-		return ""
-	}
-	return r.texts[n]
-}
-
-func (r *preparedReader) node(depth int) *yaml.Node {
+func (r *treeReader) node(depth int) *yaml.Node {
 	if len(r.nodes) == 0 || depth > maxDepth+1 {
-		r.bad, r.b = true, nil
+		r.Fail()
 		return nil
 	}
 	n := &r.nodes[0]
 	r.nodes = r.nodes[1:]
-	n.Kind, n.Style = yaml.Kind(r.number()), yaml.Style(r.number())
-	n.Tag, n.Value = r.text(), r.text()
-	n.Line, n.Column = int(r.number()), int(r.number())
-	k := r.length()
+	n.Kind, n.Style = yaml.Kind(r.Number()), yaml.Style(r.Number())
+	n.Tag, n.Value = r.Text(), r.Text()
+	n.Line, n.Column = int(r.Number()), int(r.Number())
+	k := r.Length()
 	if k > len(r.links) {
-		r.bad, r.b = true, nil
+		r.Fail()
 		return n
 	}
 	n.Content, r.links = r.links[:k:k], r.links[k:]
 	for i := range n.Content {
-		if n.Content[i] = r.node(depth + 1); r.bad {
+		if n.Content[i] = r.node(depth + 1); !r.OK() {
 			break
 		}
 	}
