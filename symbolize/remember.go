@@ -1,13 +1,11 @@
 package symbolize
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/phpwhy/phpwhy/symbolize/dwinfo"
-	"github.com/phpwhy/phpwhy/symbolize/objfile"
 )
 
 // Store keeps what was found out about modules between runs. Load returns nil
@@ -24,14 +22,7 @@ type Store interface {
 // maxRemembered bounds the answers of a module that are kept.
 const maxRemembered = 4096
 
-// answers are what is kept of a module. The format's version is in the key.
-type answers struct {
-	Funcs   map[uint64][]dwinfo.Func
-	Symbols map[string]objfile.Symbol // by symbolKey; an empty name says that there is none
-	Structs map[string]map[string]*dwinfo.Struct
-}
-
-const answersVersion = 1
+const answersVersion = 2
 
 func symbolKey(pc, entry uint64) string { return fmt.Sprintf("%x %x", pc, entry) }
 
@@ -50,16 +41,12 @@ func (m *Module) key() string {
 // recall takes over what an earlier run has found out.
 func (m *Module) recall() {
 	m.recallOnce.Do(func() {
-		m.known = answers{make(map[uint64][]dwinfo.Func), make(map[string]objfile.Symbol), make(map[string]map[string]*dwinfo.Struct)}
+		m.known = newAnswers()
 		if m.store == nil {
 			return
 		}
-		b := m.store.Load(m.key())
-		if b == nil {
-			return
-		}
-		var a answers
-		if json.Unmarshal(b, &a) != nil {
+		a, ok := unpack(m.store.Load(m.key()))
+		if !ok {
 			return
 		}
 		m.mu.Lock()
@@ -98,11 +85,7 @@ func (m *Module) keep() error {
 	if key == "" {
 		return nil
 	}
-	b, err := json.Marshal(m.known)
-	if err != nil {
-		return err
-	}
-	return m.store.Save(key, b)
+	return m.store.Save(key, m.known.pack())
 }
 
 // StructsIn asks the module's DWARF for struct layouts, see dwinfo.
