@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -55,6 +54,7 @@ type Module struct {
 
 	store      Store // nil: nothing is kept
 	recallOnce sync.Once
+	recalled   bool    // an earlier run has left something
 	known      answers // to be kept; guarded by mu
 	news       bool
 	alt        bool // DWARF is in a supplementary file, too
@@ -155,6 +155,9 @@ func (m *Module) loadDebug() {
 		return
 	}
 	m.dwarf = d
+	if m.store != nil && m.debug != m.file {
+		m.debug.KeepInflated(func(section string) []byte { return m.store.Load(m.sectionKey(section)) })
+	}
 }
 
 // DWARF returns the module's DWARF information, nil when there is none; the
@@ -190,8 +193,7 @@ func (m *Module) loadSymbols() {
 	m.syms = own
 	if m.debug != m.file && m.debug != nil && m.debug.Has(".symtab") {
 		if more, err := m.debug.Symbols(); err == nil && len(more) > 0 {
-			m.syms = append(slices.Clone(more), stubs(own)...) // the debug file has no PLT
-			sort.SliceStable(m.syms, func(i, j int) bool { return m.syms[i].Value < m.syms[j].Value })
+			m.syms = objfile.Merge(more, stubs(own)) // the debug file has no PLT
 		}
 	}
 	m.byName = make(map[string]int, len(m.syms))

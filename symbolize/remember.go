@@ -1,6 +1,7 @@
 package symbolize
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,8 +9,9 @@ import (
 	"github.com/phpwhy/phpwhy/symbolize/dwinfo"
 )
 
-// Store keeps what was found out about modules between runs. Load returns nil
-// for what it does not have.
+// Store keeps what was found out about modules between runs: answers of some
+// kilobytes, and sections of some megabytes. Load returns nil for what it does not
+// have, and for the key "".
 type Store interface {
 	Load(key string) []byte
 	Save(key string, data []byte) error
@@ -51,6 +53,7 @@ func (m *Module) recall() {
 		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
+		m.recalled = true
 		for pc, fs := range a.Funcs {
 			m.known.Funcs[pc], m.at[pc] = fs, fs
 		}
@@ -73,6 +76,14 @@ func (m *Module) learn(note func(a *answers)) {
 	}
 }
 
+// sectionKey is the key of what was inflated of a section of the debug file.
+func (m *Module) sectionKey(section string) string {
+	if key := m.key(); key != "" {
+		return key + "\n" + section
+	}
+	return ""
+}
+
 // keep saves what was learned.
 func (m *Module) keep() error {
 	m.mu.Lock()
@@ -85,7 +96,15 @@ func (m *Module) keep() error {
 	if key == "" {
 		return nil
 	}
-	return m.store.Save(key, m.known.pack())
+	err := m.store.Save(key, m.known.pack())
+	// A debug file that is asked again is asked about new places: what was inflated
+	// for them is worth its megabytes. The first run is not made to wait for that.
+	if m.recalled && m.debug != m.file {
+		m.debug.EachInflated(func(section string, b []byte) {
+			err = errors.Join(err, m.store.Save(m.sectionKey(section), b))
+		})
+	}
+	return err
 }
 
 // StructsIn asks the module's DWARF for struct layouts, see dwinfo.

@@ -18,24 +18,31 @@ func (img *Image) Symbolize(w Walk) Trace {
 // NameAhead finds the names of the walks' frames, module by module at the same
 // time: inflating and parsing their debug files takes longer than all the rest.
 func (img *Image) NameAhead(ws []Walk) {
-	var wg sync.WaitGroup
-	byModule := make(map[*placed][]uint64)
+	byModule := make(map[*placed][]*PhysicalFrame)
 	for i := range ws {
 		for k := range ws[i].Frames {
 			f := &ws[i].Frames[k]
 			if p := img.find(f.Lookup()); p != nil && !f.Unplaced {
-				byModule[p] = append(byModule[p], uint64(f.Lookup()))
+				byModule[p] = append(byModule[p], f)
 			}
 		}
 	}
-	for p, pcs := range byModule {
+	var wg sync.WaitGroup
+	for p, frames := range byModule {
 		m, err := img.load(p)
 		if err != nil {
 			continue
 		}
 		wg.Go(func() {
-			for _, pc := range pcs {
-				_ = m.functions(pc - p.bias)
+			for _, f := range frames {
+				pc := uint64(f.Lookup()) - p.bias
+				if fs := m.functions(pc); len(fs) == 0 || fs[len(fs)-1].Name == "" {
+					entry := uint64(0)
+					if f.Entry != 0 {
+						entry = uint64(f.Entry) - p.bias
+					}
+					_, _ = m.symbolAt(pc, entry)
+				}
 			}
 		})
 	}

@@ -1,4 +1,4 @@
-// Package diskcache keeps small pieces of data between runs, in files that only
+// Package diskcache keeps pieces of data between runs, in files that only
 // their owner can read and write.
 //
 // Contract: what Load returns is what Save was given, by this user and this
@@ -15,9 +15,11 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
@@ -33,11 +35,11 @@ const Variable = "PHPWHY_CACHE_DIR"
 
 const (
 	// magic is the format's version. What begins otherwise is ignored.
-	magic = "phpwhy cache 1\n"
+	magic = "phpwhy cache 2\n"
 	// maxEntry bounds one piece, maxTotal and maxFiles all of them, in bytes and
 	// by number. The ones that were not written for the longest time go first.
-	maxEntry = 1 << 20
-	maxTotal = 32 << 20
+	maxEntry = 16 << 20
+	maxTotal = 64 << 20
 	maxFiles = 512
 	suffix   = ".idx"
 	// abandoned is the age at which a file that was never renamed is removed.
@@ -89,7 +91,7 @@ func (s Store) path(key string) string {
 // Load returns what is kept under a key, nil when there is nothing that can be
 // trusted.
 func (s Store) Load(key string) []byte {
-	if s.dir == "" || s.own() != nil {
+	if s.dir == "" || key == "" || s.own() != nil {
 		return nil
 	}
 	f, err := os.OpenFile(s.path(key), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
@@ -101,32 +103,35 @@ func (s Store) Load(key string) []byte {
 	if err != nil || !st.Mode().IsRegular() || !mine(st) || st.Size() > maxEntry {
 		return nil
 	}
-	b, err := io.ReadAll(io.LimitReader(f, maxEntry))
-	if err != nil {
+	b := make([]byte, st.Size())
+	if _, err := io.ReadFull(f, b); err != nil {
 		return nil
 	}
 	rest, ok := bytes.CutPrefix(b, []byte(magic))
-	if !ok || len(rest) < sha256.Size {
+	if !ok || len(rest) < sumSize {
 		return nil
 	}
-	sum, data := rest[:sha256.Size], rest[sha256.Size:]
-	if want := checksum(s.owner+key, data); !bytes.Equal(sum, want[:]) {
+	data := rest[sumSize:]
+	if binary.LittleEndian.Uint32(rest) != checksum(s.owner+key, data) {
 		return nil
 	}
 	return data
 }
 
+// sumSize is the size of a checksum in bytes. It is there to notice damage: nobody
+// but the owner can have written the file, who needs no cache to deceive himself.
+const sumSize = 4
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
 // checksum is of the key as well: a file under another's name is no answer.
-func checksum(key string, data []byte) [sha256.Size]byte {
-	h := sha256.New()
-	_, _ = io.WriteString(h, key+"\x00")
-	_, _ = h.Write(data)
-	return [sha256.Size]byte(h.Sum(nil))
+func checksum(key string, data []byte) uint32 {
+	return crc32.Update(crc32.Checksum([]byte(key+"\x00"), castagnoli), castagnoli, data)
 }
 
 // Save keeps data under a key. It replaces what was there at once or not at all.
 func (s Store) Save(key string, data []byte) error {
-	if s.dir == "" || len(data) > maxEntry-len(magic)-sha256.Size {
+	if s.dir == "" || key == "" || len(data) > maxEntry-len(magic)-sumSize {
 		return nil
 	}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
@@ -139,8 +144,10 @@ func (s Store) Save(key string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	sum := checksum(s.owner+key, data)
-	_, err = f.Write(slices.Concat([]byte(magic), sum[:], data))
+	_, err = f.Write(binary.LittleEndian.AppendUint32([]byte(magic), checksum(s.owner+key, data)))
+	if err == nil {
+		_, err = f.Write(data)
+	}
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = os.Rename(f.Name(), s.path(key))
 	}

@@ -113,3 +113,43 @@ func TestACompressedSectionThatBreaksOffIsAnError(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatWasInflatedBeforeIsTakenAndTheRestIsInflated(t *testing.T) {
+	path := compressedProgram(t)
+	want, err := openFile(t, path).Section(".debug_info")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := openFile(t, path)
+	if _, err := first.SectionTo(".debug_info", 1000); err != nil {
+		t.Fatal(err)
+	}
+	kept := make(map[string][]byte)
+	first.EachInflated(func(section string, b []byte) { kept[section] = bytes.Clone(b) })
+	b := kept[".debug_info"]
+	if len(kept) != 1 || len(b) < 1000 || len(b) == len(want) || !bytes.Equal(b, want[:len(b)]) {
+		t.Fatalf("%d sections, %d of %d bytes", len(kept), len(b), len(want))
+	}
+	b[7] ^= 0xff // shows what was taken
+	want = bytes.Clone(want)
+	want[7] ^= 0xff
+	for name, n := range map[string]int{"less than was kept": 500, "more": len(b) + 1, "all": len(want)} {
+		f := openFile(t, path)
+		asked := 0
+		f.KeepInflated(func(section string) []byte { asked++; return kept[section] })
+		got, err := f.SectionTo(".debug_info", n)
+		if err != nil || !bytes.Equal(got[:n], want[:n]) || asked != 1 {
+			t.Errorf("%s: asked %d times, %v", name, asked, err)
+		}
+		news := 0
+		f.EachInflated(func(string, []byte) { news++ })
+		if (news > 0) != (n > len(b)) {
+			t.Errorf("%s: %d sections have grown", name, news)
+		}
+	}
+	f := openFile(t, path)
+	f.KeepInflated(func(string) []byte { return make([]byte, len(want)+1) })
+	if got, err := f.SectionTo(".debug_info", 10); err != nil || got[7] != want[7]^0xff {
+		t.Errorf("more than the section has was believed (%v)", err)
+	}
+}

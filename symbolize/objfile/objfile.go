@@ -10,14 +10,16 @@
 package objfile
 
 import (
+	"cmp"
 	"debug/elf"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"sort"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // ErrMalformed says that an ELF file breaks its format.
@@ -44,7 +46,8 @@ type File struct {
 	elf  *elf.File
 
 	mu   sync.Mutex
-	data map[string]*section // sections read whole
+	data map[string]*section         // sections read whole
+	kept func(section string) []byte // see KeepInflated
 
 	symOnce sync.Once
 	syms    []Symbol
@@ -62,7 +65,7 @@ type section struct {
 	err  error
 
 	begin    sync.Once
-	inflated *inflating // nil for what is not compressed with zlib
+	inflated atomic.Pointer[inflating] // nil for what is not compressed with zlib
 	beginErr error
 }
 
@@ -263,10 +266,44 @@ func (f *File) Symbols() ([]Symbol, error) {
 				f.symErr = fmt.Errorf("%s: symbols: %w: %v", f.Name, ErrMalformed, err)
 			}
 		}
-		f.syms = append(convert(raw, dynamic), f.pltSymbols()...)
-		sort.SliceStable(f.syms, func(i, j int) bool { return f.syms[i].Value < f.syms[j].Value })
+		f.syms = sorted(append(convert(raw, dynamic), f.pltSymbols()...))
 	})
 	return f.syms, f.symErr
+}
+
+// sorted orders symbols by value; those with the same one stay in their order. It
+// moves keys of two words rather than symbols, of which a program has ten thousand.
+func sorted(syms []Symbol) []Symbol {
+	type key struct {
+		value uint64
+		at    int
+	}
+	keys := make([]key, len(syms))
+	for i := range syms {
+		keys[i] = key{syms[i].Value, i}
+	}
+	slices.SortFunc(keys, func(a, b key) int {
+		return cmp.Or(cmp.Compare(a.value, b.value), cmp.Compare(a.at, b.at))
+	})
+	out := make([]Symbol, len(syms))
+	for i, k := range keys {
+		out[i] = syms[k.at]
+	}
+	return out
+}
+
+// Merge puts two lists that are sorted by value into one; at the same value those
+// of a come first.
+func Merge(a, b []Symbol) []Symbol {
+	out := make([]Symbol, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		if a[0].Value <= b[0].Value {
+			out, a = append(out, a[0]), a[1:]
+		} else {
+			out, b = append(out, b[0]), b[1:]
+		}
+	}
+	return append(append(out, a...), b...)
 }
 
 // Exported finds a symbol of .dynsym by name, without its version. That table
