@@ -166,6 +166,19 @@ func (img *Image) Inside(open func(path string) (*os.File, error)) { img.inside 
 // Mappings are those the Image was made from.
 func (img *Image) Mappings() remote.Mappings { return img.maps }
 
+// Outdated reports whether a walk came through an address that no executable
+// mapping has: code that was mapped after the Image was made, and perhaps what a
+// guess made of it.
+func (img *Image) Outdated(w *Walk) bool {
+	for i := range w.Frames {
+		pc := w.Frames[i].Lookup()
+		if m := img.maps.Find(pc); pc != 0 && (m == nil || !m.Exec) {
+			return true
+		}
+	}
+	return false
+}
+
 // load opens the module once.
 func (img *Image) load(p *placed) (*Module, error) {
 	p.once.Do(func() {

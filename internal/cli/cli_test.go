@@ -253,6 +253,43 @@ func TestAttachObservesACommandFromItsStart(t *testing.T) {
 	}
 }
 
+// Extensions are loaded long after the observation of a command has begun. Xdebug's
+// function stands between those of the engine on every stack.
+func TestWhatACommandLoadsLaterHasItsNames(t *testing.T) {
+	testphp.Require(t, "php8.2")
+	r := run(t, "attach", "--format", "json", "--for", "2s", "--", testphp.Stripped(t), "-n", "-d", "zend_extension=xdebug", "-d", "extension=ctype",
+		testphp.Hang(t, "cpu.php-loop.php"))
+	var rep struct {
+		Stacks []struct {
+			Kind, End, Error string
+			Frames           []struct{ Kind, Function, Module, How string }
+		}
+	}
+	if err := json.Unmarshal([]byte(r.out), &rep); err != nil {
+		t.Fatalf("%v: %s", err, r.err)
+	}
+	samples, xdebug := 0, 0
+	for i, s := range rep.Stacks {
+		if s.End != "root" || s.Error != "" {
+			t.Errorf("stack %d, a %s: end %q, error %q", i, s.Kind, s.End, s.Error)
+		}
+		if s.Kind == "sample" {
+			samples++
+		}
+		for _, f := range s.Frames {
+			if f.Kind == "native" && (f.Module == "" || f.How == "scan") {
+				t.Errorf("stack %d, a %s: frame %+v", i, s.Kind, f)
+			}
+			if f.Module == "xdebug.so" {
+				xdebug++
+			}
+		}
+	}
+	if samples == 0 || xdebug == 0 {
+		t.Errorf("%d stacks of samples, %d frames of xdebug: %s", samples, xdebug, r.err)
+	}
+}
+
 func TestAStoppedWorkerStaysStopped(t *testing.T) {
 	w := testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "mem.string-concat.php"))
 	if err := syscall.Kill(w.PID, syscall.SIGSTOP); err != nil {

@@ -11,10 +11,12 @@ import (
 	"github.com/phpwhy/phpwhy/symbolize/remote"
 )
 
-// copy records what will be read of a stopped thread.
-func (s *session) copy(snap *target.Snapshot, limit int) {
+// copy records what will be read of a stopped thread. It reports whether the
+// engine had started: before that there is nothing of PHP.
+func (s *session) copy(snap *target.Snapshot, limit int) (engine bool) {
 	snap.CopyStack(s.image().Mappings(), limit)
-	if rt := s.runtime(); rt != nil {
+	rt := s.runtime()
+	if rt != nil {
 		if th, err := rt.Thread(snap, snap.Regs.TLS); err == nil {
 			th.Prefetch(snap)
 			s.copyFibers(snap, th, limit)
@@ -24,6 +26,7 @@ func (s *session) copy(snap *target.Snapshot, limit int) {
 		}
 	}
 	snap.Freeze()
+	return rt != nil
 }
 
 func (s *session) unwind(snap *target.Snapshot) symbolize.Trace { return s.unwound(snap, nil).trace }

@@ -21,7 +21,7 @@ const (
 	maxStack   = 1 << 20
 	// dumpStack is what a dump copies of each stack, in bytes.
 	dumpStack = 1 << 20
-	// refreshEvery bounds how often new modules are looked for.
+	// refreshEvery bounds how often new modules are looked for in vain.
 	refreshEvery = 100 * time.Millisecond
 	// maxArgs is how many register arguments of a breakpoint are recorded.
 	maxArgs = 6
@@ -32,6 +32,8 @@ type copied struct {
 	ev   capture.Event
 	at   place
 	snap *target.Snapshot
+	// engine tells that PHP had started, and was copied from.
+	engine bool
 	// taken is the stack that the stop was taken for, if it is read to see
 	// whether that was right; -1 else.
 	taken int
@@ -64,7 +66,7 @@ type pipeline struct {
 	// audit, for tests, has every stop that was recognised read all the same and
 	// is told what it was taken for and what it is.
 	audit       func(taken, is int)
-	lastRefresh time.Time
+	vainRefresh time.Time // when the modules were last read and it did not help
 	same        sameCall
 	waits       waitTracker
 	tables      tables
@@ -123,8 +125,8 @@ func (p *pipeline) OnStop(st *ptrace.Stop) ptrace.Verdict {
 	p.limitMu.Lock()
 	limit := p.limit
 	p.limitMu.Unlock()
-	p.s.copy(snap, limit)
-	c := copied{ev: ev, at: at(st), snap: snap, taken: taken}
+	engine := p.s.copy(snap, limit)
+	c := copied{ev: ev, at: at(st), snap: snap, engine: engine, taken: taken}
 	if ev.Kind == capture.Sample {
 		c.switches, c.counted = p.waits.count(p.s.live.Process, st.TID)
 	}
@@ -176,7 +178,7 @@ func (p *pipeline) run() {
 // read turns a copied stop into an event.
 func (p *pipeline) read(c copied) {
 	var rec *recorder
-	if c.ev.Kind == capture.Stop && !p.s.look.any {
+	if c.ev.Kind == capture.Stop && !p.s.look.any && c.engine {
 		for _, r := range p.recalls[c.at] {
 			if c.taken >= 0 || r.img != p.s.image() || !r.in(c.snap) {
 				continue
@@ -189,8 +191,10 @@ func (p *pipeline) read(c copied) {
 		rec = &recorder{r: c.snap}
 	}
 	rd := p.s.unwound(c.snap, rec)
-	if rd.trace.End == symbolize.Truncated {
-		p.retry(&rd, c.snap, rec)
+	p.again(&rd, c.snap, rec)
+	if !c.engine { // it may have started since
+		p.add(c.ev, stack.Join(p.s.natives(rd.img, &rd.trace)))
+		return
 	}
 	withPHP := runsPHP(&rd.trace) || c.ev.TID == p.s.live.PID
 	st := p.s.joined(c.snap, &rd, rec, withPHP)
@@ -221,19 +225,16 @@ func (p *pipeline) read(c copied) {
 	}
 }
 
-// retry gives a truncated walk another chance when modules were loaded since,
-// and has more of the stack copied from the next stop on.
-func (p *pipeline) retry(rd *reading, snap *target.Snapshot, rec *recorder) {
-	if len(rd.trace.Frames) == 0 {
-		return
+// again gives a walk another chance when it came through code that was loaded
+// since, and has more of the stack copied from the next stop on when it was cut off.
+func (p *pipeline) again(rd *reading, snap *target.Snapshot, rec *recorder) {
+	if rd.img.Outdated(&rd.walk) && time.Since(p.vainRefresh) > refreshEvery {
+		img := p.s.refreshImage()
+		if *rd = p.s.unwound(snap, rec); img.Outdated(&rd.walk) {
+			p.vainRefresh = time.Now()
+		}
 	}
-	last := rd.trace.Frames[len(rd.trace.Frames)-1].PC
-	if p.s.image().Mappings().Find(last) == nil && time.Since(p.lastRefresh) > refreshEvery {
-		p.lastRefresh = time.Now()
-		p.s.refreshImage()
-		*rd = p.s.unwound(snap, rec)
-	}
-	if rd.trace.End == symbolize.Truncated {
+	if rd.trace.End == symbolize.Truncated && len(rd.trace.Frames) > 0 {
 		p.limitMu.Lock()
 		p.limit = min(2*p.limit, maxStack)
 		p.limitMu.Unlock()

@@ -64,7 +64,7 @@ type probeReader struct {
 	frames  int    // of the known stacks
 	key     []byte // scratch
 	links   []zend.Link
-	refresh time.Time
+	vainRefresh time.Time
 
 	clocks, gone, truncated, unstopped uint64
 	longList, longStack                bool
@@ -140,16 +140,17 @@ func (r *probeReader) unwind(sm *perf.Sample, mem *copiedStack) symbolize.Walk {
 	}
 	img := r.s.image()
 	w := img.Unwind(sm.Regs, mem)
+	if img.Outdated(&w) && time.Since(r.vainRefresh) > refreshEvery {
+		img = r.s.refreshImage()
+		if w = img.Unwind(sm.Regs, mem); img.Outdated(&w) {
+			r.vainRefresh = time.Now()
+		}
+	}
 	if w.End != symbolize.Truncated || len(w.Frames) == 0 {
 		return w
 	}
 	last := &w.Frames[len(w.Frames)-1]
-	if img.Mappings().Find(last.PC) == nil && time.Since(r.refresh) > refreshEvery {
-		r.refresh = time.Now()
-		w = r.s.refreshImage().Unwind(sm.Regs, mem)
-		last = &w.Frames[len(w.Frames)-1]
-	}
-	if end := mem.at + remote.Addr(len(mem.b)); w.End == symbolize.Truncated && last.CFA > end-16 {
+	if end := mem.at + remote.Addr(len(mem.b)); last.CFA > end-16 {
 		if r.longStack = true; len(mem.b) >= perf.MaxStack {
 			r.truncated++
 		}
