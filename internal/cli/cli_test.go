@@ -112,6 +112,8 @@ func finish(t testing.TB, c *exec.Cmd, b *buffers) result {
 type reported struct {
 	Target struct {
 		PID        int
+		Cmdline    string
+		Exe        string
 		PHPVersion string `json:"php_version"`
 		SAPI       string
 		Symbols    string

@@ -210,6 +210,31 @@ for ($i = 0;; $i++) {
 }
 `
 
+// A worker that is killed while it is looked at, as by a request's time limit, is
+// told by what it did until then.
+func TestAWorkerThatIsKilledMeanwhileIsDiagnosedAllTheSame(t *testing.T) {
+	for _, engine := range []string{"hwbp", "syscall"} {
+		t.Run(engine, func(t *testing.T) {
+			script := testphp.Hang(t, "cpu.php-loop.php")
+			w := testphp.Start(t, testphp.Stripped(t), script)
+			c := exec.Command(phpwhy(t), "attach", fmt.Sprint(w.PID), "--engine", engine, "--for", "30s", "--format", "json")
+			b := begin(t, c)
+			time.Sleep(2 * time.Second)
+			if err := syscall.Kill(w.PID, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			r := finish(t, c, b)
+			rep := parse(t, r)
+			if r.code != 3 || len(rep.Findings) == 0 || rep.Findings[0].Rule != "cpu.php-loop" {
+				t.Errorf("exit %d, findings %+v, notes %v", r.code, rep.Findings, rep.Notes)
+			}
+			if !strings.Contains(rep.Target.Cmdline, filepath.Base(script)) || rep.Target.Exe == "" {
+				t.Errorf("cmdline %q, exe %q", rep.Target.Cmdline, rep.Target.Exe)
+			}
+		})
+	}
+}
+
 func TestAWorkerRunsAtFullSpeedAfterwards(t *testing.T) {
 	dir := t.TempDir()
 	script, count := filepath.Join(dir, "counter.php"), filepath.Join(dir, "count")

@@ -95,10 +95,16 @@ func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 func (s *session) readAll(snaps []*target.Snapshot, php func(*target.Snapshot)) {
 	traces := make([]symbolize.Trace, len(snaps))
 	walks := make([]symbolize.Walk, len(snaps))
-	running := false
+	running, renewed := false, false
 	img := s.image()
 	for i, snap := range snaps {
-		walks[i] = s.resumers(img.Unwind(snap.Regs, snap), snap, snap)
+		w := img.Unwind(snap.Regs, snap)
+		if s.live != nil && !renewed && img.Outdated(&w) { // code was loaded since the last look
+			renewed = true
+			img = s.refreshImage()
+			w = img.Unwind(snap.Regs, snap)
+		}
+		walks[i] = s.resumers(w, snap, snap)
 	}
 	img.NameAhead(walks)
 	for i := range snaps {

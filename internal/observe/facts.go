@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -29,11 +30,59 @@ type facts struct {
 	// call that the first of PHP's was in; nil for none.
 	frozen bool
 	in     *proc.Call
+
+	began time.Time
+	last  vitals // when it was last sampled
+}
+
+// vitals are what only a living process tells. A worker may end while it is
+// observed, and what it did until then is then all there is.
+type vitals struct {
+	cpu, queued time.Duration
+	ran         time.Duration // since facts began to count, stops included
+	state       string
+	threads     int
+	age         time.Duration
+	known       bool
+}
+
+// sampled notes the vitals behind a sample. The worker runs.
+func (f *facts) sampled(l *target.Live) {
+	v := vitals{ran: time.Since(f.began)}
+	var err error
+	if v.cpu, v.queued, err = l.CPUTime(); err != nil {
+		return
+	}
+	if v.state, err = l.State(); err != nil || v.state == "Z" || v.state == "X" {
+		return
+	}
+	v.threads = threads(l)
+	v.age, _ = l.Age()
+	v.known = true
+	f.last = v
+}
+
+// now are the vitals at the end, the last ones that are known when it is over.
+func (f *facts) now(l *target.Live, ran time.Duration) (vitals, error) {
+	v := vitals{ran: ran, threads: threads(l)}
+	var err error
+	if v.cpu, v.queued, err = l.CPUTime(); err == nil {
+		if v.state, err = f.settled(l); err == nil && v.state != "Z" && v.state != "X" {
+			v.age, err = l.Age()
+			v.known = err == nil
+			return v, err
+		}
+	}
+	if f.last.known {
+		return f.last, nil
+	}
+	return v, errors.Join(err, proc.ErrNoProcess)
 }
 
 // begin notes the CPU time that was used before.
 func (f *facts) begin(l *target.Live) {
 	var err error
+	f.began = time.Now()
 	f.cpu, f.queued, err = l.CPUTime()
 	f.known = err == nil
 	f.read, err = l.BytesRead()
@@ -48,11 +97,12 @@ func (f *facts) begin(l *target.Live) {
 func (f *facts) end(s *session, ran time.Duration) {
 	l, c, rt, th := s.live, &s.cap, s.runtime(), s.thread()
 	m := make(map[string]any)
-	if cpu, queued, err := l.CPUTime(); err == nil && f.known && ran > 0 {
-		most := 100 * float64(max(1, threads(l)))
-		m["proc.cpu_pct"] = min(100*float64(cpu-f.cpu)/float64(ran), most)
+	v, err := f.now(l, ran)
+	if err == nil && f.known && v.ran > 0 {
+		most := 100 * float64(max(1, v.threads))
+		m["proc.cpu_pct"] = min(100*float64(v.cpu-f.cpu)/float64(v.ran), most)
 		// On a busy host a loop gets less than a whole processor.
-		m["proc.runnable_pct"] = min(100*float64(cpu-f.cpu+queued-f.queued)/float64(ran), most)
+		m["proc.runnable_pct"] = min(100*float64(v.cpu-f.cpu+v.queued-f.queued)/float64(v.ran), most)
 	}
 	if n, err := l.BytesRead(); err == nil && f.readKnown && ran > 0 && n >= f.read {
 		m["proc.read_bytes_per_s"] = float64(n-f.read) / ran.Seconds()
@@ -61,15 +111,14 @@ func (f *facts) end(s *session, ran time.Duration) {
 	if tracer, err := l.Tracer(); err == nil {
 		m["proc.tracer_pid"] = int64(tracer)
 	}
-	if st, err := f.settled(l); err == nil {
+	if err == nil {
+		st := v.state
 		if st == "R" && f.in != nil {
 			st = "S" // it was woken to be looked at, in the middle of a system call
 		}
 		m["proc.state"] = st
-		m["proc.threads"] = int64(threads(l))
-	}
-	if age, err := l.Age(); err == nil {
-		m["proc.age_s"] = age.Seconds()
+		m["proc.threads"] = int64(v.threads)
+		m["proc.age_s"] = v.age.Seconds()
 	}
 	if rt != nil {
 		m["php.version"], m["php.sapi"] = rt.Version, rt.SAPI

@@ -190,6 +190,9 @@ func (p *pipeline) read(c copied) {
 		}
 		rec = &recorder{r: c.snap}
 	}
+	if c.ev.Kind == capture.Sample {
+		p.s.facts.sampled(p.s.live)
+	}
 	rd := p.s.unwound(c.snap, rec)
 	p.again(&rd, c.snap, rec)
 	if !c.engine { // it may have started since

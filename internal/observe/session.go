@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -67,6 +68,7 @@ type session struct {
 	since time.Time // when facts began to count; zero for a single look
 	spare *spares   // nil for a single look
 	cap   capture.Capture
+	first capture.Target // as it was before the observation
 }
 
 // open recognises a running PHP.
@@ -262,6 +264,7 @@ func (s *session) prepare(opt Options) (ptrace.Options, error) {
 		Engine: opt.Engine, SampleEvery: opt.SampleEvery, MaxStops: opt.Stops, For: opt.For, MaxPause: opt.MaxPause,
 		Program: s.live.Program,
 	}
+	s.first = s.identify()
 	s.pipe.progress = opt.Progress
 	if opt.Engine != EngineUprobe {
 		first := s.rehearse()
@@ -351,16 +354,30 @@ func (s *session) finish(res ptrace.Result, err error) (*capture.Capture, error)
 	return &s.cap, err
 }
 
-// describe fills in the target's description.
+// describe fills in the target's description. What can no longer be read of a
+// process that has ended is as it was at first.
 func (s *session) describe() {
-	t := &s.cap.Target
+	t := s.identify()
+	if f := &s.first; s.live != nil && !s.live.Alive() {
+		t.Cmdline, t.Exe = cmp.Or(t.Cmdline, f.Cmdline), cmp.Or(t.Exe, f.Exe)
+		if t.Request == nil && t.Requests == nil {
+			t.Request, t.Requests = f.Request, f.Requests
+		}
+	}
+	s.unopened(s.php.Module)
+	if libc, err := s.image().Libc(); err == nil {
+		s.unopened(libc.Module)
+	}
+	s.cap.Target = t
+}
+
+// identify says what is being observed.
+func (s *session) identify() (t capture.Target) {
 	t.PID = s.pid
 	t.Cmdline = s.from.Cmdline()
 	t.Exe, _ = s.from.Exe()
 	t.Symbols = s.php.SymbolSource()
-	s.unopened(s.php.Module)
 	if libc, err := s.image().Libc(); err == nil {
-		s.unopened(libc.Module)
 		t.Libc = "glibc"
 		if strings.Contains(libc.Name, "musl") || libc.Name == "libc.so" {
 			t.Libc = "musl"
@@ -368,17 +385,18 @@ func (s *session) describe() {
 	}
 	rt := s.runtime()
 	if rt == nil {
-		return
+		return t
 	}
 	t.PHPVersion, t.ZTS, t.DebugBuild, t.SAPI = rt.Version, rt.ZTS, rt.Debug, rt.SAPI
 	t.Layout = string(rt.Layout.Source)
 	if requests := s.requests(rt); len(requests) > 1 {
 		t.Requests = requests
-		return
+		return t
 	}
 	if th := s.thread(); th != nil {
 		t.Request = s.request(th)
 	}
+	return t
 }
 
 // request is what a thread works on, nil when that is no web request.

@@ -119,6 +119,7 @@ func (p *prober) loop(ctx context.Context, began time.Time) error {
 		}
 		if since := now.Sub(tick); p.o.SampleEvery > 0 && since >= p.o.SampleEvery {
 			tick = now
+			p.s.facts.sampled(p.s.live)
 			if since < 2*p.o.SampleEvery { // else it is this process that was late
 				p.tick(now.Sub(began))
 			}
@@ -227,8 +228,11 @@ func (p *prober) tick(at time.Duration) {
 		return
 	}
 	threads := []phpThread{{tid: s.live.PID}}
-	if rt.ZTS {
+	switch {
+	case rt.ZTS:
 		threads = s.phpThreads(rt)
+	case s.facts.last.state == "R":
+		return // it waits for a processor: the clock looks at it, natively, when it has one
 	}
 	for _, t := range threads {
 		th, err := rt.Thread(s.live.Mem, t.tls)

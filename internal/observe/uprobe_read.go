@@ -52,18 +52,18 @@ type probedThread struct {
 
 // probeReader turns samples into events.
 type probeReader struct {
-	s       *session
-	begun   time.Duration
-	max     int // stops to take
-	stops   int // taken
-	known   map[string]*joined
-	threads map[int]*probedThread
-	at      []remote.Addr // the breakpoints
-	batch   []taken
-	batches int
-	frames  int    // of the known stacks
-	key     []byte // scratch
-	links   []zend.Link
+	s           *session
+	begun       time.Duration
+	max         int // stops to take
+	stops       int // taken
+	known       map[string]*joined
+	threads     map[int]*probedThread
+	at          []remote.Addr // the breakpoints
+	batch       []taken
+	batches     int
+	frames      int    // of the known stacks
+	key         []byte // scratch
+	links       []zend.Link
 	vainRefresh time.Time
 
 	clocks, gone, truncated, unstopped uint64

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -193,4 +194,29 @@ func described(st *stack.Stack) string {
 		fmt.Fprintf(&b, "  %s %s %s:%d %s\n", f.Kind, f.QualifiedName(), f.File, f.Line, f.Opcode)
 	}
 	return b.String() + st.Error
+}
+
+// A worker that only waits for a processor is looked at when it has one: a sample
+// without native frames would count against a rule about these.
+func TestOnABusyHostALoopIsSampledWithItsNativeFrames(t *testing.T) {
+	needUprobes(t)
+	for range 2 * runtime.NumCPU() {
+		testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "cpu.php-loop.php"))
+	}
+	w := testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "cpu.php-loop.php"))
+	c := probed(t, w.PID, func(o *Options) { o.For = 3 * time.Second })
+	whole, bare := 0, 0
+	for _, e := range c.Events {
+		if e.Kind != capture.Sample {
+			continue
+		}
+		if fs := c.Stacks[e.Stack].Frames; len(fs) > 0 && fs[len(fs)-1].Kind == stack.Native {
+			whole++
+		} else {
+			bare++
+		}
+	}
+	if whole == 0 || bare > 0 {
+		t.Errorf("%d samples with native frames, %d without; notes %v", whole, bare, c.Observation.Notes)
+	}
 }

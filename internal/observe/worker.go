@@ -115,9 +115,6 @@ func (w *Worker) Look(ctx context.Context) (*capture.Capture, error) {
 	if st := w.s.facts.state; err == nil && st != "" && c.Facts["proc.state"] == "R" {
 		c.Facts["proc.state"] = st
 	}
-	if err == nil && w.s.lost(c) {
-		w.s.refreshImage() // for the next look
-	}
 	return w.s.placed(c), err
 }
 
@@ -149,18 +146,6 @@ func (s *session) ran() time.Duration {
 		return 0
 	}
 	return time.Since(s.since)
-}
-
-// lost reports whether a walk ended at code that no known module has: one may
-// have been loaded since the mappings were read.
-func (s *session) lost(c *capture.Capture) bool {
-	for i := range c.Stacks {
-		fs := c.Stacks[i].Frames
-		if c.Stacks[i].End == stack.Truncated && len(fs) > 0 && fs[len(fs)-1].Kind == stack.Native && fs[len(fs)-1].Module == "" {
-			return true
-		}
-	}
-	return false
 }
 
 // placed adds the modules that the native frames are in, so that others can
