@@ -13,12 +13,20 @@ import (
 
 const (
 	// queued bounds the stops that were copied but not yet read, and queuedOfMany
-	// does where many workers are observed: each takes some 150 kB.
-	queued, queuedOfMany = 256, 64
-	// firstStack is what is copied of a stack at first, in bytes; it doubles
-	// up to maxStack when a walk runs out of copied memory.
+	// does where many workers are observed; room bounds the bytes that their copies
+	// take, of which there are fewQueued at least. One takes some 150 kB, and up to
+	// maxStack and more where stacks are deep.
+	queued, queuedOfMany, fewQueued = 256, 64, 16
+	room                            = 20 << 20
+	// firstStack is what is copied at first of a stack of unknown length, in bytes;
+	// it doubles up to maxStack when a walk runs out of copied memory. Of the main
+	// thread's, whose base is known, as much as there is up to maxStack is copied.
 	firstStack = 32 << 10
 	maxStack   = 1 << 20
+	// redZone is what is copied below the stack pointer, in bytes.
+	redZone = 128
+	// besides is room for what is copied besides the stack, in bytes.
+	besides = 48 << 10
 	// dumpStack is what a dump copies of each stack, in bytes.
 	dumpStack = 1 << 20
 	// refreshEvery bounds how often new modules are looked for in vain.
@@ -34,6 +42,10 @@ type copied struct {
 	snap *target.Snapshot
 	// engine tells that PHP had started, and was copied from.
 	engine bool
+	// had is the room that snap had before, in bytes.
+	had int
+	// grow is not 0 for a snapshot that only needs more room, in bytes.
+	grow int
 	// taken is the stack that the stop was taken for, if it is read to see
 	// whether that was right; -1 else.
 	taken int
@@ -52,9 +64,13 @@ type pipeline struct {
 	started  sync.Once
 	progress func(stops, samples int)
 
-	limit   int // of a stack copy; only the tracer's thread writes it
+	limit   int // of a stack copy
 	limitMu sync.Mutex
 	dropped int
+	// held are the bytes that all snapshots have room for, snaps how many there are,
+	// and most is what the largest has held. Only the reader changes them, once stops
+	// are awaited.
+	held, snaps, most int
 
 	stacks         interner
 	events         []capture.Event // of the reader
@@ -83,13 +99,35 @@ func (p *pipeline) fill(first *target.Snapshot, size int) {
 	if p.s.spare != nil {
 		n = queuedOfMany
 	}
+	n = max(fewQueued, min(n, room/max(size, 1)))
 	p.free, p.work = make(chan *target.Snapshot, n), make(chan copied, n)
+	p.snaps, p.held = n, first.Cap()
 	p.free <- first
 	for range n - 1 {
 		s := target.NewSnapshot(p.s.live.Mem)
 		s.Grow(size)
+		p.held += s.Cap()
 		p.free <- s
 	}
+}
+
+// release hands a snapshot back with room for what others have held, or gives it
+// up when all together have grown beyond their room.
+func (p *pipeline) release(c copied) {
+	s, had := c.snap, c.snap.Cap()
+	p.most = max(p.most, s.Size())
+	s.Reset(p.s.live.Mem)
+	if want := max(c.grow, p.most); want > had {
+		s.Grow(want + want/8)
+	}
+	// A stop may have had it grow as well.
+	p.held += s.Cap() - c.had
+	if p.held > room && p.snaps > fewQueued {
+		p.held -= s.Cap()
+		p.snaps--
+		return
+	}
+	p.free <- s
 }
 
 // OnStop implements ptrace.Handler: it copies and returns.
@@ -118,20 +156,35 @@ func (p *pipeline) OnStop(st *ptrace.Stop) ptrace.Verdict {
 	default:
 		// Reading can't keep up. The worker goes on rather than waiting for us.
 		p.dropped++
-		return ptrace.Continue
+		return ptrace.Missed
 	}
 	snap.Reset(p.s.live.Mem)
 	snap.TID, snap.Regs = st.TID, st.Regs
-	p.limitMu.Lock()
-	limit := p.limit
-	p.limitMu.Unlock()
+	had := snap.Cap()
+	limit := p.limitNow()
+	if n, ok := target.Depth(snap.Regs.SP(), p.s.image().Mappings()); ok {
+		limit = int(min(n+redZone, maxStack))
+		if need := limit + besides; need > had && ev.Kind == capture.Stop {
+			// A stop is no time to ask for memory: the collector may want to run.
+			p.dropped++
+			p.work <- copied{snap: snap, had: had, grow: need}
+			return ptrace.Missed
+		}
+	}
 	engine := p.s.copy(snap, limit)
-	c := copied{ev: ev, at: at(st), snap: snap, engine: engine, taken: taken}
+	c := copied{ev: ev, at: at(st), snap: snap, had: had, engine: engine, taken: taken}
 	if ev.Kind == capture.Sample {
 		c.switches, c.counted = p.waits.count(p.s.live.Process, st.TID)
 	}
 	p.work <- c
 	return ptrace.Continue
+}
+
+// limitNow is how much to copy of a stack of unknown length, in bytes.
+func (p *pipeline) limitNow() int {
+	p.limitMu.Lock()
+	defer p.limitMu.Unlock()
+	return p.limit
 }
 
 // event describes a stop but for its stack.
@@ -167,8 +220,10 @@ func (p *pipeline) run() {
 			if !more {
 				return
 			}
-			p.read(c)
-			p.free <- c.snap
+			if c.grow == 0 {
+				p.read(c)
+			}
+			p.release(c)
 		case <-tick:
 			p.progress(p.stops+p.told.len(), p.samples)
 		}

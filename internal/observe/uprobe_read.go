@@ -80,11 +80,11 @@ type copiedStack struct {
 func (c *copiedStack) ReadMemory(p []byte, at remote.Addr) (int, error) {
 	off, ok := at.Distance(c.at)
 	if !ok || off >= uint64(len(c.b)) {
-		return 0, &remote.ReadError{At: at, Want: len(p), Err: remote.ErrUnmapped}
+		return 0, &remote.ReadError{At: at, Want: len(p), Err: remote.ErrNotCopied}
 	}
 	n := copy(p, c.b[off:])
 	if n < len(p) {
-		return n, &remote.ReadError{At: at, Want: len(p), Got: n, Err: remote.ErrUnmapped}
+		return n, &remote.ReadError{At: at, Want: len(p), Got: n, Err: remote.ErrNotCopied}
 	}
 	return n, nil
 }

@@ -283,8 +283,11 @@ func (ob *observer) trap(t *tracee) error {
 
 // hit shows a breakpoint's stop.
 func (ob *observer) hit(t *tracee, bp int, regs *userRegs, from time.Time) {
-	ob.show(t, KindBreakpoint, bp, regs, from)
+	missed := ob.show(t, KindBreakpoint, bp, regs, from) == Missed
 	ob.res.Hits[bp]++
+	if missed {
+		return
+	}
 	if ob.stops++; ob.stops == ob.o.MaxStops && !ob.done {
 		ob.end(EndStops)
 	}
@@ -328,14 +331,16 @@ func (ob *observer) sample(t *tracee) error {
 
 // show hands a stop to the handler. When that panics, the thread still gets
 // past its breakpoint; release reports the panic.
-func (ob *observer) show(t *tracee, kind StopKind, bp int, regs *userRegs, at time.Time) {
+func (ob *observer) show(t *tracee, kind StopKind, bp int, regs *userRegs, at time.Time) Verdict {
 	ob.stop.TID, ob.stop.Kind, ob.stop.Breakpoint = t.tid, kind, bp
 	ob.stop.Seq, ob.stop.At = ob.seq, at.Sub(ob.began)
 	convert(regs, &ob.stop.Regs)
 	ob.seq++
-	if ob.ask() == Finish {
+	v := ob.ask()
+	if v == Finish {
 		ob.end(EndFinished)
 	}
+	return v
 }
 
 func (ob *observer) ask() (v Verdict) {

@@ -57,6 +57,28 @@ func TestStopsPerSecond(t *testing.T) {
 	}
 }
 
+// Stops that nobody could look at don't count towards their number.
+func TestMissedStopsDoNotCount(t *testing.T) {
+	for _, engine := range engines {
+		t.Run(engine, func(t *testing.T) {
+			w := start(t, 1, "hot")
+			seen, missed := 0, 0
+			res, err := Observe(t.Context(), w.pid, Options{Engine: engine, Breakpoints: at(t, w.pid, "mremap"), MaxStops: 10, For: 20 * time.Second},
+				HandlerFunc(func(*Stop) Verdict {
+					if missed < 2*seen+3 {
+						missed++
+						return Missed
+					}
+					seen++
+					return Continue
+				}))
+			if err != nil || res.Ended != EndStops || seen != 10 || missed < 20 || res.Hits[0] != uint64(seen+missed) {
+				t.Errorf("%d seen, %d missed, %v hits, ended by %v, %v", seen, missed, res.Hits, res.Ended, err)
+			}
+		})
+	}
+}
+
 func TestObservationEnds(t *testing.T) {
 	cancelled := func() (context.Context, context.CancelFunc) {
 		return context.WithTimeout(context.Background(), 100*time.Millisecond)

@@ -50,6 +50,7 @@ type Verdict uint8
 const (
 	Continue Verdict = iota // let the thread run on
 	Finish                  // end the observation; the thread runs on too
+	Missed                  // like Continue; it was not looked at, and counts for no limit
 )
 
 // Handler looks at stops. OnStop is called on the tracer's thread while the

@@ -58,6 +58,21 @@ func (l *Live) Close() error { return l.Mem.Close() }
 // pointer.
 const redZone = 128
 
+// Depth is how far a stack pointer is from the base of the process's first stack,
+// where the main thread lives, in bytes; false when it is on another stack, of
+// which nobody says where it ends.
+func Depth(sp remote.Addr, maps remote.Mappings) (n uint64, ok bool) {
+	for i := range maps {
+		// It may have grown downwards since the mappings were read, but not into
+		// what lies below.
+		if m := &maps[i]; m.End > sp {
+			n, ok = m.End.Distance(sp)
+			return n, ok && m.Path == "[stack]"
+		}
+	}
+	return 0, false
+}
+
 // CopyStack records the thread's stack from its stack pointer towards its
 // base, at most limit bytes, and reports whether that reached the base.
 func (s *Snapshot) CopyStack(maps remote.Mappings, limit int) (whole bool) {

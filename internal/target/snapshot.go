@@ -144,7 +144,7 @@ func (s *Snapshot) fetch() {
 }
 
 // ReadMemory implements remote.Reader. While recording, pages not yet seen are
-// read from the live process; afterwards they are ErrUnmapped.
+// read from the live process; afterwards they are ErrNotCopied.
 func (s *Snapshot) ReadMemory(p []byte, at remote.Addr) (int, error) {
 	got := 0
 	for got < len(p) {
@@ -167,8 +167,11 @@ func (s *Snapshot) ReadMemory(p []byte, at remote.Addr) (int, error) {
 		return got, nil
 	}
 	err := remote.ErrUnmapped
-	if s.full {
+	switch {
+	case s.full:
 		err = ErrSnapshotFull
+	case s.src == nil:
+		err = remote.ErrNotCopied
 	}
 	return got, &remote.ReadError{At: at, Want: len(p), Got: got, Err: err}
 }

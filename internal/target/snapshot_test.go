@@ -56,7 +56,7 @@ func TestFrozenSnapshotKnowsOnlyWhatItRecorded(t *testing.T) {
 	if v, err := remote.Uint8(s, 7*pageSize); err != nil || v != 7 {
 		t.Errorf("page 7: %d, %v", v, err)
 	}
-	if _, err := remote.Uint8(s, 8*pageSize); !errors.Is(err, remote.ErrUnmapped) {
+	if _, err := remote.Uint8(s, 8*pageSize); !errors.Is(err, remote.ErrNotCopied) {
 		t.Errorf("page 8 was not recorded, got %v", err)
 	}
 	s.Prefetch([]remote.Region{{At: 8 * pageSize, Len: 1}})

@@ -20,9 +20,12 @@ type ReaderFunc func(p []byte, at Addr) (int, error)
 // ReadMemory calls f.
 func (f ReaderFunc) ReadMemory(p []byte, at Addr) (int, error) { return f(p, at) }
 
-// ErrUnmapped says that no memory is known at an address: it is not mapped in
-// the target, or a snapshot did not copy it.
+// ErrUnmapped says that nothing is mapped in the target at an address.
 var ErrUnmapped = errors.New("no memory there")
+
+// ErrNotCopied says that a copy of the target's memory ends before an address, or
+// has nothing there because nothing is mapped.
+var ErrNotCopied = errors.New("not among what was copied")
 
 // ErrUnterminated says that a C string did not end within its limit.
 var ErrUnterminated = errors.New("string is not terminated")
