@@ -3,6 +3,7 @@ package capture
 import (
 	"github.com/phpwhy/phpwhy/internal/stack"
 	"github.com/phpwhy/phpwhy/rules"
+	"github.com/phpwhy/phpwhy/symbolize/remote"
 )
 
 // Pasted is a capture of stacks that were pasted (rules.ParseBacktrace): without
@@ -32,7 +33,13 @@ func Pasted(o *rules.Observation) *Capture {
 		c.Events[i] = Event{Kind: kind, Symbol: ev.Symbol, Args: ev.Args, Stack: ev.Stack}
 	}
 	for _, w := range o.Watched {
-		c.Observation.Breakpoints = append(c.Observation.Breakpoints, Breakpoint{Symbol: w, Hits: uint64(c.Observation.Stops)})
+		b := Breakpoint{Symbol: w, Addr: remote.Addr(0).String()} // the text does not say where
+		for i := range c.Events {
+			if c.Events[i].Kind == Stop && c.Events[i].Symbol == w {
+				b.Hits++
+			}
+		}
+		c.Observation.Breakpoints = append(c.Observation.Breakpoints, b)
 	}
 	return c
 }

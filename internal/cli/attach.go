@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,6 +17,7 @@ import (
 	"github.com/phpwhy/phpwhy/internal/capture"
 	"github.com/phpwhy/phpwhy/internal/observe"
 	"github.com/phpwhy/phpwhy/internal/proc"
+	"github.com/phpwhy/phpwhy/internal/ptrace"
 	"github.com/phpwhy/phpwhy/internal/report"
 	"github.com/phpwhy/phpwhy/rules"
 )
@@ -147,7 +150,13 @@ func (a *attachFlags) check(atDash int, args []string) error {
 		return usageErrorf("--stops must be at least 1")
 	}
 	switch a.obs.Engine {
-	case "auto", "hwbp", "int3", "syscall":
+	case "auto", "hwbp", "int3":
+	case "syscall":
+		for _, name := range a.obs.Break {
+			if ptrace.Syscall(name) < 0 {
+				return usageErrorf("--engine syscall stops at mmap, mremap and the like, not at %s; take auto, hwbp or int3", name)
+			}
+		}
 	case observe.EngineUprobe:
 		switch {
 		case atDash == 0:
@@ -173,7 +182,7 @@ func percent(s string) (float64, error) {
 	var v float64
 	var rest string
 	n, _ := fmt.Sscanf(s+" ", "%f%s", &v, &rest)
-	if n != 2 || rest != "%" || v <= 0 || v > 100 {
+	if n != 2 || rest != "%" || !(v > 0 && v <= 100) { // which NaN is not
 		return 0, usageErrorf("--max-pause is a share such as 20%%, not %q", s)
 	}
 	return v / 100, nil
@@ -181,6 +190,9 @@ func percent(s string) (float64, error) {
 
 func parsePID(s string) (int, error) {
 	pid, err := strconv.Atoi(s)
+	if errors.Is(err, strconv.ErrRange) {
+		return 0, usageErrorf("a PID is a small number, not %q", s)
+	}
 	if err != nil {
 		return 0, usageErrorf("a PID is a number, not %q", s)
 	}
@@ -204,6 +216,7 @@ func (a *attachFlags) run(ctx context.Context, s streams, atDash int, args []str
 	done := progress(s.err, &a.obs)
 	c, err := a.observe(ctx, atDash, args)
 	done()
+	err = a.misplaced(err)
 	if c == nil || err != nil && len(c.Events) == 0 && ctx.Err() == nil {
 		return err // nothing was seen
 	}
@@ -213,6 +226,17 @@ func (a *attachFlags) run(ctx context.Context, s streams, atDash int, args []str
 	}
 	werr := a.write(out, c)
 	return errors.Join(a.show(s, c, r), werr, ended(ctx, err), gone(c, atDash))
+}
+
+// misplaced makes a wrong --break an error of usage: it is no fault of the target.
+func (a *attachFlags) misplaced(err error) error {
+	switch {
+	case errors.Is(err, observe.ErrNoBreakpoint) && !slices.Equal(a.obs.Break, observe.Defaults().Break):
+		return &usageError{fmt.Errorf("--break %s: %w", strings.Join(a.obs.Break, ","), err)}
+	case errors.Is(err, ptrace.ErrTooMany) && len(a.obs.Break) > ptrace.MaxHardware:
+		return &usageError{fmt.Errorf("%w; name fewer functions, or take --engine int3", err)}
+	}
+	return err
 }
 
 // gone makes the end of an attached process show in the exit code, with the

@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"os/exec"
 	"os/signal"
 	"runtime"
 	"strings"
@@ -67,12 +69,17 @@ func Main(ctx context.Context, args []string, in io.Reader, out, errs io.Writer)
 	return exitCode(err)
 }
 
-// hint says who knows more when attach is not permitted.
+// hint says what to do where the error itself does not.
 func hint(args []string, err error) string {
-	if len(args) == 0 || args[0] != "attach" || exitCode(err) != exitForbidden {
-		return ""
+	var start *exec.Error
+	var path *fs.PathError
+	switch {
+	case len(args) > 0 && args[0] == "attach" && exitCode(err) == exitForbidden:
+		return "; phpwhy doctor tells what works here"
+	case errors.As(err, &start), errors.As(err, &path) && path.Op == "fork/exec":
+		return "; attach -- takes a program and its arguments, such as php script.php"
 	}
-	return "; phpwhy doctor tells what works here"
+	return ""
 }
 
 func newRoot(s streams) *cobra.Command {
@@ -92,16 +99,47 @@ the PHP function, file and line.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			cmd.SetOut(s.err) // no result: it was not asked for
 			_ = cmd.Help()
 			return usageErrorf("name a command")
 		},
+		Version: versionLine(),
 	}
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetIn(s.in)
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(newAttach(s), newCollect(s), newDump(s), newCore(s), newDoctor(s), newMatch(s), newReport(s), newRules(s), newSchema(s), newVersion(s), newWatch(s))
+	strictDefaults(root)
 	return root
+}
+
+// strictDefaults has the commands that cobra adds refuse what they don't know.
+func strictDefaults(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "help":
+			c.Run, c.RunE = nil, func(c *cobra.Command, args []string) error {
+				found, rest, err := root.Find(args)
+				if err != nil || found == nil || len(rest) > 0 {
+					return usageErrorf("there is no command %q", strings.Join(args, " "))
+				}
+				found.InitDefaultHelpFlag()
+				return found.Help()
+			}
+		case "completion":
+			c.Args = nil
+			c.RunE = func(_ *cobra.Command, args []string) error {
+				if len(args) > 0 {
+					return usageErrorf("completion is for bash, fish, powershell or zsh, not %q", args[0])
+				}
+				return usageErrorf("completion takes a shell: bash, fish, powershell or zsh")
+			}
+		}
+	}
 }
 
 // modest gives up all capabilities but keep before anything of a target is

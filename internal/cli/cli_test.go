@@ -250,7 +250,7 @@ func TestAttachObservesACommandFromItsStart(t *testing.T) {
 	for args, want := range map[string]struct {
 		code int
 		say  string
-	}{"sleep 5": {3, "not PHP"}, "/nonexistent/php": {2, "/nonexistent/php"}} {
+	}{"sleep 5": {3, "not PHP"}, "/nonexistent/php": {2, "/nonexistent/php"}, "nosuchprogram": {2, "a program"}, "/etc/passwd": {2, "a program"}, "/tmp": {2, "a program"}} {
 		oneLine(t, run(t, append([]string{"attach", "--"}, strings.Fields(args)...)...), want.code, want.say)
 	}
 }
@@ -489,6 +489,8 @@ func TestWrongUsage(t *testing.T) {
 		{"attach", "--engine", "uprobe", "--", "php"}, {"attach", "1", "--engine", "uprobe", "--values"}, {"attach", "1", "--engine", "uprobe", "--var", "a@b.php"},
 		{"attach", "1", "--max-pause", "200%"}, {"attach", "1", "--format", "xml"}, {"attach", "1", "--rules", "/nonexistent"},
 		{"attach", "1", "--capture", "/nonexistent/dir/file"}, {"dump"}, {"dump", "x"}, {"version", "x"}, {"schema"}, {"schema", "rule"}, {"--nonsense"},
+		{"attach", "1", "--max-pause", "NaN%"}, {"attach", "1", "--max-pause", "-1%"}, {"attach", "99999999999999999999"},
+		{"attach", "1", "--engine", "syscall", "--break", "malloc"}, {"help", "nosuch"}, {"completion", "xsh"}, {"completion"},
 		{"doctor", "x"}, {"doctor", "1", "2"}, {"doctor", "0"}, {"doctor", "--format", "xml"},
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
@@ -505,7 +507,31 @@ func lastLine(s string) string {
 	return lines[len(lines)-1]
 }
 
+// A function that the C library lacks, or too many for the processor, is a mistake
+// in the command line and not in the worker.
+func TestBreakpointsThatCannotBeAreUsageErrors(t *testing.T) {
+	w := testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "cpu.php-loop.php"))
+	oneLine(t, run(t, "attach", fmt.Sprint(w.PID), "--break", "bogus_fn"), 2, "bogus_fn")
+	many := strings.Fields("mmap mremap munmap read write open close poll send recv accept bind listen lseek dup dup2 pipe")
+	oneLine(t, run(t, "attach", fmt.Sprint(w.PID), "--engine", "hwbp", "--break", strings.Join(many, ",")), 2, "int3")
+	twice := run(t, "attach", fmt.Sprint(w.PID), "--engine", "hwbp", "--break", strings.Repeat("mmap,", 20)+"mremap", "--for", "200ms")
+	if twice.code != 0 || strings.Count(twice.out, "breakpoint mmap") != 1 {
+		t.Errorf("a function named twice: exit %d, %s%s", twice.code, twice.err, twice.out)
+	}
+}
+
+func TestASampledLoopIsNoSingleLook(t *testing.T) {
+	w := testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "cpu.php-loop.php"))
+	r := run(t, "attach", fmt.Sprint(w.PID), "--break=", "--for", "1s")
+	if r.code != 0 || strings.Contains(r.out, "one look") || !strings.Contains(r.out, "samples") {
+		t.Errorf("exit %d: %s", r.code, r.out)
+	}
+}
+
 func TestVersion(t *testing.T) {
+	if a, b := run(t, "--version"), run(t, "version"); a.code != 0 || a.out != b.out {
+		t.Errorf("exit %d: %q, not %q", a.code, a.out, b.out)
+	}
 	r := run(t, "version")
 	if r.code != 0 || !regexp.MustCompile(`^phpwhy \S+ linux/\w+ go1\.\S+\n$`).MatchString(r.out) {
 		t.Errorf("exit %d: %q", r.code, r.out)

@@ -34,10 +34,11 @@ func exitCode(err error) int {
 	var usage *usageError
 	var unsupported *zend.UnsupportedError
 	var failed *checkError
+	var start *exec.Error // of a command that is no program
 	switch {
 	case errors.As(err, &failed):
 		return failed.code
-	case errors.As(err, &usage), errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist) && !errors.Is(err, proc.ErrNoProcess):
+	case errors.As(err, &usage), errors.As(err, &start), errors.Is(err, fs.ErrNotExist) && !errors.Is(err, proc.ErrNoProcess):
 		return exitUsage
 	case errors.Is(err, proc.ErrPermission), errors.Is(err, ptrace.ErrTraced), errors.Is(err, ptrace.ErrUnsupported),
 		errors.Is(err, perf.ErrNoUprobes), errors.Is(err, perf.ErrArch), errors.Is(err, perf.ErrNoProgram):

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -174,5 +175,5 @@ func noBreakpoint(names []string, why error) error {
 	if why != nil {
 		return fmt.Errorf("%w: %w", ErrNoBreakpoint, why)
 	}
-	return fmt.Errorf("%w: the C library that it has mapped exports none of %v", ErrNoBreakpoint, names)
+	return fmt.Errorf("%w: the C library that it has mapped exports no function %s", ErrNoBreakpoint, strings.Join(names, ", "))
 }

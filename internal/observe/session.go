@@ -159,7 +159,7 @@ func (s *session) findPHP(img *symbolize.Image) (symbolize.MappedModule, error) 
 	if opened != nil {
 		return symbolize.MappedModule{}, fmt.Errorf("%s (%s): %w; not all of its files could be read: %w", s.who, exe, zend.ErrNotPHP, opened)
 	}
-	return symbolize.MappedModule{}, fmt.Errorf("%s (%s): %w", s.who, exe, zend.ErrNotPHP)
+	return symbolize.MappedModule{}, fmt.Errorf("%s (%s): %w; name the process that runs PHP itself: phpwhy collect finds them", s.who, exe, zend.ErrNotPHP)
 }
 
 // runtime returns the Zend engine, nil as long as it has not started.
@@ -280,7 +280,10 @@ func (s *session) prepare(opt Options) (ptrace.Options, error) {
 	if static {
 		libc = s.php
 	}
-	for _, name := range opt.Break {
+	for i, name := range opt.Break {
+		if slices.Contains(opt.Break[:i], name) {
+			continue
+		}
 		bp := ptrace.Breakpoint{Name: name, Syscall: ptrace.Syscall(name)}
 		rec := capture.Breakpoint{Symbol: name, Module: libc.Name}
 		switch sym, ok := libc.Symbol(name); {
@@ -305,6 +308,13 @@ func (s *session) prepare(opt Options) (ptrace.Options, error) {
 func (s *session) note(format string, args ...any) {
 	text := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; ")
 	s.cap.Observation.Notes = append(s.cap.Observation.Notes, text)
+}
+
+func times(n uint64) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
 }
 
 // finish waits for the pipeline and completes the capture.
@@ -337,7 +347,7 @@ func (s *session) finish(res ptrace.Result, err error) (*capture.Capture, error)
 		s.note("%d stops came faster than they could be read and have no stack", n)
 	}
 	if res.Disarmed > 0 {
-		s.note("breakpoints were disarmed %d times to keep the worker running", res.Disarmed)
+		s.note("breakpoints were disarmed %s to keep the worker running", times(res.Disarmed))
 	}
 	if res.Ended == ptrace.EndExited {
 		switch {

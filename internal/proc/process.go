@@ -116,7 +116,7 @@ func noProcessAdvice() string {
 	if InPIDNamespace() {
 		return "phpwhy runs in a container, where pids are the container's own"
 	}
-	return ""
+	return "phpwhy collect finds the PHP processes there are"
 }
 
 // pfKThread marks kernel threads in /proc/PID/stat's flags (include/linux/sched.h).

@@ -42,8 +42,8 @@ type hwbp struct {
 func newHWBP(s *session, bps []Breakpoint) *hwbp { return &hwbp{s: s, bps: bps} }
 
 func (e *hwbp) prepare() error {
-	if len(e.bps) > maxHardware {
-		return fmt.Errorf("%w: %d, and the processor has %d debug registers", ErrTooMany, len(e.bps), maxHardware)
+	if len(e.bps) > MaxHardware {
+		return fmt.Errorf("%w: %d, and the processor has %d debug registers", ErrTooMany, len(e.bps), MaxHardware)
 	}
 	return placed(e.bps)
 }

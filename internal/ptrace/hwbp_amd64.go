@@ -1,9 +1,9 @@
 package ptrace
 
 const (
-	// maxHardware is the number of debug registers that hold an address (Intel
+	// MaxHardware is the number of debug registers that hold an address (Intel
 	// SDM vol. 3, 18.2.1). A debugger or another perf session may hold some.
-	maxHardware = 4
+	MaxHardware = 4
 	// breakLen is sizeof(long): the only length an execution breakpoint may have.
 	breakLen = 8
 	flagRF   = 1 << 16 // resume flag (Intel SDM vol. 3, 18.3.1.1)

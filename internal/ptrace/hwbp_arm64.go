@@ -3,10 +3,10 @@ package ptrace
 import "errors"
 
 const (
-	// maxHardware is the greatest number of breakpoint registers (Arm ARM,
+	// MaxHardware is the greatest number of breakpoint registers (Arm ARM,
 	// ID_AA64DFR0_EL1.BRPs). Most processors have six, some of which a debugger
 	// may hold; the kernel refuses what it has none for.
-	maxHardware = 16
+	MaxHardware = 16
 	breakLen    = 4 // an instruction
 	// trapStep is TRAP_TRACE, the si_code of a step that is reported: it was
 	// asked for while no breakpoint was disabled.

@@ -325,8 +325,11 @@ func (t *textWriter) observed() {
 // fromCore stands for an engine where a core file was read.
 const fromCore = "core"
 
-// snapshot reports whether this is a dump: no breakpoints, one look.
-func snapshot(o *Observation) bool { return o.Engine == "none" || o.Engine == fromCore }
+// snapshot reports whether this is a dump: no breakpoints, one look. An attach
+// without breakpoints samples for a while.
+func snapshot(o *Observation) bool {
+	return o.Engine == "none" && o.DurationMS == 0 || o.Engine == fromCore
+}
 
 func breakpoint(b capture.Breakpoint) string {
 	s := "breakpoint " + b.Symbol

@@ -25,7 +25,7 @@ import (
 // The reasons why a process can't be read as PHP.
 var (
 	// ErrNotPHP: the process has no Zend engine in it.
-	ErrNotPHP = errors.New("it is not PHP: no module in it exports executor_globals")
+	ErrNotPHP = errors.New("it is not PHP (no module in it exports executor_globals)")
 	// ErrNoSymbols: the engine is there, but nothing says where in it.
 	ErrNoSymbols = errors.New("it is PHP, but its file has no symbol table at all, as static binaries that were stripped: keep or install its symbols")
 	// ErrThreadSafe: the engine is thread-safe (ZTS), and its threads' globals
