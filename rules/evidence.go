@@ -34,7 +34,7 @@ var evidence = map[string]struct {
 	"proc.runnable_pct": {cel.DoubleType, "attach observes for a while; dump does not"},
 	"proc.state":        {cel.StringType, "a live process"},
 	"proc.rss":          {cel.IntType, "a live process"},
-	"proc.wchan":        {cel.StringType, "a live process and root"},
+	"proc.wchan":        {cel.StringType, "a live process whose thread with PHP code waits in the kernel (not in a sleep that was looked at before), and root"},
 	"proc.syscall":      {cel.IntType, "a live process and root"},
 	"proc.threads":      {cel.IntType, "a live process"},
 	"proc.age_s":        {cel.DoubleType, "a live process"},

@@ -2,6 +2,8 @@ package observe
 
 import (
 	"fmt"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
@@ -29,6 +31,8 @@ type facts struct {
 	// call that the first of PHP's was in; nil for none.
 	frozen bool
 	in     *proc.Call
+	inTID  int    // the thread that was in it
+	wchan  string // where in the kernel the main thread waited before it was stopped
 }
 
 // begin notes the CPU time that was used before.
@@ -42,6 +46,7 @@ func (f *facts) begin(l *target.Live) {
 	if c, err := l.Blocked(l.PID); err == nil {
 		f.blocked = &c
 	}
+	f.wchan = l.Wchan(l.PID)
 }
 
 // end fills in the facts. ran is for how long the process could run.
@@ -85,6 +90,12 @@ func (f *facts) end(s *session, ran time.Duration) {
 	}
 	s.pipe.waits.into(m, c.Observation.Samples > 1)
 	s.holderFacts(m)
+	if n, err := l.RSS(); err == nil {
+		m["proc.rss"] = int64(min(n, math.MaxInt64))
+	}
+	if fn := f.waitsIn(l, lastWithPHP(c, l.PID)); fn != "" {
+		m["proc.wchan"] = fn
+	}
 	if text := s.pipe.waits.note(); text != "" {
 		s.note("%s", text)
 	}
@@ -98,6 +109,47 @@ func (f *facts) end(s *session, ran time.Duration) {
 		}
 	}
 	c.Facts = m
+}
+
+// lastWithPHP is the thread that was seen last with PHP code, the main one when none was.
+func lastWithPHP(c *capture.Capture, main int) int {
+	for i := len(c.Events) - 1; i >= 0; i-- {
+		if slices.ContainsFunc(c.Stacks[c.Events[i].Stack].Frames, func(f stack.Frame) bool { return f.Kind == stack.PHP }) {
+			return c.Events[i].TID
+		}
+	}
+	return main
+}
+
+// waitsIn is where in the kernel PHP's thread waits, "" when it does not. One that
+// was stopped in the middle of a call is on its way back to it for a moment, and of
+// a sleep that goes on the kernel no longer knows it: what it said before holds
+// as long as the call is the same.
+func (f *facts) waitsIn(l *target.Live, tid int) string {
+	if f.in != nil {
+		tid = f.inTID
+	}
+	for range factTries {
+		if fn := l.Wchan(tid); fn != "" {
+			return fn
+		}
+		c, err := l.Blocked(tid)
+		switch {
+		case tid == l.PID && f.wchan != "" && (f.in != nil || err == nil && f.same(&c)):
+			return f.wchan
+		case err == nil:
+			return l.Wchan(tid) // it may have been on its way just now
+		case f.in == nil:
+			return ""
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return ""
+}
+
+// same reports whether a call is the one that the main thread was in before.
+func (f *facts) same(c *proc.Call) bool {
+	return f.blocked != nil && f.blocked.Args == c.Args && f.blocked.PC == c.PC
 }
 
 // settled is the state of the process. One that was stopped before takes a
