@@ -130,6 +130,9 @@ func TestEvidenceOfMemoryAndOfTheKernel(t *testing.T) {
 				if c.wchan == "" && got.Facts["proc.wchan"] != nil || !strings.Contains(fn, c.wchan) {
 					t.Errorf("%s: it waits in %v, not %q", name, got.Facts["proc.wchan"], c.wchan)
 				}
+				if st := got.Facts["proc.state"]; fn != "" && st != "S" {
+					t.Errorf("%s: it waits in %s, and is in state %v", name, fn, st)
+				}
 				if n, ok := got.Facts["proc.rss"].(int64); !ok || n < c.least || n > c.least+64<<20 {
 					t.Errorf("%s: it has %v bytes in memory", name, got.Facts["proc.rss"])
 				}

@@ -95,6 +95,10 @@ func (f *facts) end(s *session, ran time.Duration) {
 	}
 	if fn := f.waitsIn(l, lastWithPHP(c, l.PID)); fn != "" {
 		m["proc.wchan"] = fn
+		// A moment ago it may have been on its way back from the last stop.
+		if st, err := l.State(); err == nil && m["proc.state"] == "R" {
+			m["proc.state"] = st
+		}
 	}
 	if text := s.pipe.waits.note(); text != "" {
 		s.note("%s", text)
