@@ -34,7 +34,7 @@ var evidence = map[string]struct {
 	"proc.runnable_pct": {cel.DoubleType, "attach observes for a while; dump does not"},
 	"proc.state":        {cel.StringType, "a live process"},
 	"proc.rss":          {cel.IntType, "a live process"},
-	"proc.wchan":        {cel.StringType, "a live process and root"},
+	"proc.wchan":        {cel.StringType, "a live process whose thread with PHP code waits in the kernel (not in a sleep that was looked at before), and root"},
 	"proc.syscall":      {cel.IntType, "a live process and root"},
 	"proc.threads":      {cel.IntType, "a live process"},
 	"proc.age_s":        {cel.DoubleType, "a live process"},
@@ -88,8 +88,8 @@ var evidence = map[string]struct {
 	"child.state":   {cel.StringType, howHeld},
 	"child.process": {cel.StringType, howHeld},
 
-	"pool.workers":     {cel.IntType, "collecting several workers"},
-	"pool.same_stack":  {cel.IntType, "collecting several workers"},
+	"pool.workers":     {cel.IntType, howPool},
+	"pool.same_stack":  {cel.IntType, howPool},
 	"php.version":      {cel.StringType, "a PHP process"},
 	"php.sapi":         {cel.StringType, "a PHP process"},
 	"php.memory_usage": {cel.IntType, "PHP's own memory manager (not with USE_ZEND_ALLOC=0)"},
@@ -118,9 +118,10 @@ var evidence = map[string]struct {
 	"php.opcode":              {cel.StringType, "any stack with PHP frames"},
 }
 
-// How evidence about what a worker waits for is collected.
+// How evidence is collected that several names share.
 const (
 	howBlocked = "a live process that is blocked in a system call of that kind, and root"
+	howPool    = "phpwhy collect, or phpwhy report on what it wrote, with several workers; attach and dump judge one alone"
 	howHeld    = "a live process that is blocked, root, and a holder whose pid is visible from here"
 )
 

@@ -23,6 +23,9 @@ const (
 
 var severities = []string{string(Info), string(Low), string(Medium), string(High), string(Critical)}
 
+// Severities lists them, mildest first.
+func Severities() []Severity { return []Severity{Info, Low, Medium, High, Critical} }
+
 // Kind tells causes of a hang from healthy states.
 type Kind string
 

@@ -1,5 +1,7 @@
 // Package archtest holds docs/architecture.md to the truth: its tables of
-// packages and dependencies are compared with what go list finds.
+// packages and dependencies are compared with what go list finds. And it holds the
+// rule language to what is measured: an expression may only name evidence that some
+// code collects.
 //
 // Non-goal: it judges no design. An import that the table permits passes.
 package archtest

@@ -27,6 +27,7 @@ type judged struct {
 	rules     []string
 	noBuiltin bool
 	format    string
+	gate      gate
 }
 
 func (j *judged) flags(cmd *cobra.Command) {
@@ -34,6 +35,7 @@ func (j *judged) flags(cmd *cobra.Command) {
 	f.StringArrayVar(&j.rules, "rules", nil, "folder with further rules (may be repeated)")
 	f.BoolVar(&j.noBuiltin, "no-builtin-rules", false, "leave the built-in rules out")
 	f.StringVar(&j.format, "format", "text", "text or json")
+	j.gate.flags(cmd)
 }
 
 func (j *judged) check() error {
@@ -77,6 +79,7 @@ func (j *judged) show(s streams, c *capture.Capture, r ruleSet) error {
 		v.Notes = append(v.Notes, "rule skipped: "+p.String())
 	}
 	rep := report.Build(c, v)
+	j.gate.one(rep)
 	if j.format == "json" {
 		return report.JSON(s.out, rep)
 	}
@@ -225,7 +228,7 @@ func (a *attachFlags) run(ctx context.Context, s streams, atDash int, args []str
 		c.Observation.Notes = append(c.Observation.Notes, oneLine(err))
 	}
 	werr := a.write(out, c)
-	return errors.Join(a.show(s, c, r), werr, ended(ctx, err), gone(c, atDash))
+	return a.gate.verdict(errors.Join(a.show(s, c, r), werr, ended(ctx, err), gone(c, atDash)))
 }
 
 // misplaced makes a wrong --break an error of usage: it is no fault of the target.

@@ -140,7 +140,8 @@ func (c *collectFlags) run(ctx context.Context, s streams) error {
 	if err == nil && res.Looks == 0 && res.First != nil {
 		return res.First // nobody could be looked at
 	}
-	return err
+	c.gate.many(m)
+	return c.gate.verdict(err)
 }
 
 // shower shows how a collection goes on.

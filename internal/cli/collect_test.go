@@ -79,6 +79,53 @@ func TestCollectNamesTheHolderThatAPoolWaitsFor(t *testing.T) {
 	killed(t, p.Workers, filepath.Join(dir, "killed.zst"))
 }
 
+// TestRulesOfCollectAndReportKnowThePool: one look at one worker can't, and says who can.
+func TestRulesOfCollectAndReportKnowThePool(t *testing.T) {
+	dir := t.TempDir()
+	rule := `schema: phpwhy/rule/v1
+id: shop.pool-asleep
+title: most of the pool sleeps
+severity: high
+bind: {n: pool.same_stack, of: pool.workers, rss: proc.rss, in: proc.wchan}
+match: {all: [{php: leaf internal sleep}, {expr: 2 * pool.same_stack > pool.workers && proc.rss > 1000000}]}
+message: "{{n}} of {{of}}"
+`
+	if err := os.WriteFile(filepath.Join(dir, "mine.yaml"), []byte(rule), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := testphp.FPM(t, testphp.StrippedFPM(t), 5)
+	var asleep int
+	for range 3 {
+		asleep = p.Hang(t, testphp.Hang(t, "sleep.php"), "")
+	}
+	p.Hang(t, testphp.Hang(t, "cpu.php-loop.php"), "")
+	mine := []string{"--rules", dir, "--no-builtin-rules"}
+	out := filepath.Join(dir, "c.zst")
+	for _, args := range [][]string{
+		{"collect", "--pid", pidList(p.Workers), "--every", "50ms", "--for", "300ms", "-o", out, "--format", "json", "--fail-on", "high"},
+		{"report", out, "--format", "json", "--fail-on", "high"},
+		{"report", out, out, "--format", "json", "--fail-on", "high"},
+	} {
+		r := run(t, append(args, mine...)...)
+		fits(t, "triage", r.out)
+		m := model(t, r)
+		if r.code != 1 || len(m.Findings) != 1 || len(m.Findings[0].Workers) != 3 || m.Findings[0].Message != "3 of 5" {
+			t.Errorf("%q: exit %d, %s: %+v", args, r.code, r.err, m.Findings)
+		}
+		for _, w := range m.Workers {
+			if n, ok := w.Facts["proc.rss"].(float64); !ok || n < 1<<20 {
+				t.Errorf("%q: %d has %v bytes in memory", args, w.PID, w.Facts["proc.rss"])
+			}
+		}
+	}
+	for format, want := range map[string]string{"text": "the pool's other workers, too: 1; try phpwhy collect\n", "json": "pool.same_stack (needs: phpwhy collect, or phpwhy report "} {
+		r := run(t, append([]string{"dump", fmt.Sprint(asleep), "--format", format}, mine...)...)
+		if r.code != 0 || !strings.Contains(r.out, want) || strings.Contains(r.out, "try phpwhy attach") {
+			t.Errorf("exit %d: %s%s", r.code, r.out, r.err)
+		}
+	}
+}
+
 // schemaOf is what "phpwhy schema" prints of a form, compiled.
 func schemaOf(t *testing.T, word string) *jsonschema.Schema {
 	t.Helper()

@@ -42,7 +42,7 @@ is another build by now is refused. For a core of another host, or of a containe
 			if err != nil {
 				return err
 			}
-			return j.show(s, c, j.load())
+			return j.gate.verdict(j.show(s, c, j.load()))
 		},
 	}
 	j.flags(cmd)

@@ -90,7 +90,7 @@ func dump(ctx context.Context, s streams, j *judged, l *lookFlags, k *keeping, r
 	if first != nil {
 		return &silentError{first}
 	}
-	return nil
+	return j.gate.verdict(nil)
 }
 
 // reading makes a capture of one look at a process.

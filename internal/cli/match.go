@@ -49,7 +49,7 @@ func match(s streams, j *judged, args []string) error {
 	if first != nil {
 		return &silentError{first}
 	}
-	return nil
+	return j.gate.verdict(nil)
 }
 
 func matchOne(s streams, j *judged, r ruleSet, in *input, i, of int) error {

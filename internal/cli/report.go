@@ -40,7 +40,8 @@ Formats:
 ` + formatsHelp + `
 
 With --diff it compares two captures, as text or JSON: which findings, stacks and workers are new, gone, grown or
-shrunk. Stacks are compared by their share of all events. As "folded", each line has both counts, for flamegraph.pl.`,
+shrunk. Stacks are compared by their share of all events. As "folded", each line has both counts, for flamegraph.pl.
+--fail-on then looks at the second one's findings.`,
 		Example: "  phpwhy report web1.zst web2.zst web3.zst\n  phpwhy report --format html -o hang.html hang.zst\n  phpwhy report --diff before.zst after.zst\n  phpwhy report --symbolize --debug-dir /srv/debug hang.zst",
 		RunE:    func(_ *cobra.Command, args []string) error { return r.run(s, args) },
 	}
@@ -72,7 +73,8 @@ func (r *reportFlags) run(s streams, args []string) error {
 	if m == nil {
 		return err
 	}
-	return errors.Join(toFile(s, r.out, func(s streams) error { return writeReport(s, r.format, m, over) }), err)
+	r.gate.many(m)
+	return r.gate.verdict(errors.Join(toFile(s, r.out, func(s streams) error { return writeReport(s, r.format, m, over) }), err))
 }
 
 // model reads every file that it can.

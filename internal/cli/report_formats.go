@@ -78,7 +78,8 @@ func (r *reportFlags) compare(s streams, args []string) error {
 	if a == nil || b == nil {
 		return errors.Join(errA, errB)
 	}
-	return errors.Join(toFile(s, r.out, func(s streams) error {
+	r.gate.many(b)
+	return r.gate.verdict(errors.Join(toFile(s, r.out, func(s streams) error {
 		if r.format == "folded" {
 			return export.FoldedDiff(s.out, a, b)
 		}
@@ -87,7 +88,7 @@ func (r *reportFlags) compare(s streams, args []string) error {
 			return report.DiffJSON(s.out, d)
 		}
 		return report.DiffText(s.out, d, textOptions(s.out))
-	}), errA, errB)
+	}), errA, errB))
 }
 
 // lookedAt has over look at all records; nil looks at none.

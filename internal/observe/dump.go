@@ -49,6 +49,7 @@ func (s *session) warm() {
 func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 	var snaps []*target.Snapshot
 	spare := s.rehearsed()
+	s.facts.wchan = s.live.Wchan(s.live.PID)
 	undisturbed := quiet()
 	paused, err := ptrace.Freeze(ctx, s.live.PID, func(ts []ptrace.ThreadStop) error {
 		for i := range ts {
@@ -76,7 +77,7 @@ func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 		if c, err := proc.CallAt(&snap.Regs); err == nil {
 			s.pipe.waits.once(s.live, c)
 			if s.facts.in == nil {
-				s.facts.in = &c
+				s.facts.in, s.facts.inTID = &c, snap.TID
 			}
 		}
 	})

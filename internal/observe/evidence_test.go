@@ -3,9 +3,11 @@ package observe
 import (
 	"context"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/phpwhy/phpwhy/internal/capture"
 	"github.com/phpwhy/phpwhy/internal/stack"
 	"github.com/phpwhy/phpwhy/internal/testphp"
 )
@@ -78,6 +80,71 @@ func TestEvidenceOfWhatIsRead(t *testing.T) {
 	f = observed(t, testphp.Stripped(t), testphp.Hang(t, "cpu.feof-loop.php"), "proc.read_bytes_per_s")
 	if n := f["proc.read_bytes_per_s"].(float64); n > 1000 {
 		t.Errorf("%v bytes are read per second where there are none", n)
+	}
+}
+
+// TestEvidenceOfMemoryAndOfTheKernel looks at a worker in each of the ways that
+// there are: what a look is made with must not be taken for what the worker does.
+func TestEvidenceOfMemoryAndOfTheKernel(t *testing.T) {
+	dir := t.TempDir()
+	lock := filepath.Join(dir, "x.lock")
+	held, waits := filepath.Join(dir, "held.php"), filepath.Join(dir, "waits.php")
+	writeFile(t, held, "<?php\n$f = fopen('"+lock+"', 'c'); flock($f, LOCK_EX); echo \"ready\\n\"; flush(); sleep(600);\n")
+	writeFile(t, waits, "<?php\n$f = fopen('"+lock+"', 'c'); $s = str_repeat('x', 48 << 20); echo \"ready\\n\"; flush(); flock($f, LOCK_EX);\n")
+	php := testphp.Stripped(t)
+	holder := testphp.Start(t, php, held).PID
+	blocked := testphp.Start(t, php, waits).PID
+	loops := testphp.Start(t, php, testphp.Hang(t, "cpu.php-loop.php")).PID
+	opt := Defaults()
+	opt.For = 300 * time.Millisecond
+	o := New()
+	for name, look := range map[string]func(int) (*capture.Capture, error){
+		"attach":  func(pid int) (*capture.Capture, error) { return o.Attach(context.Background(), pid, opt) },
+		"dump":    func(pid int) (*capture.Capture, error) { return o.Dump(context.Background(), pid) },
+		"no-stop": func(pid int) (*capture.Capture, error) { return o.Sample(context.Background(), pid) },
+		"collect": func(pid int) (*capture.Capture, error) {
+			w, err := o.Open(pid)
+			if err != nil {
+				return nil, err
+			}
+			defer w.Close()
+			return w.Look(context.Background())
+		},
+	} {
+		sleeps := testphp.Start(t, php, testphp.Hang(t, "sleep.php")).PID
+		for _, c := range []struct {
+			pid   int
+			wchan string // a part of its name, which differs from kernel to kernel
+			least int64
+			times int
+		}{
+			{sleeps, "nanosleep", 4 << 20, 1}, // after that the kernel knows it no longer
+			{blocked, "lock", 48 << 20, 5}, {loops, "", 4 << 20, 5},
+		} {
+			for range c.times {
+				got, err := look(c.pid)
+				if err != nil {
+					t.Fatal(err)
+				}
+				fn, _ := got.Facts["proc.wchan"].(string)
+				if c.wchan == "" && got.Facts["proc.wchan"] != nil || !strings.Contains(fn, c.wchan) {
+					t.Errorf("%s: it waits in %v, not %q", name, got.Facts["proc.wchan"], c.wchan)
+				}
+				if st := got.Facts["proc.state"]; fn != "" && st != "S" {
+					t.Errorf("%s: it waits in %s, and is in state %v", name, fn, st)
+				}
+				if n, ok := got.Facts["proc.rss"].(int64); !ok || n < c.least || n > c.least+64<<20 {
+					t.Errorf("%s: it has %v bytes in memory", name, got.Facts["proc.rss"])
+				}
+			}
+		}
+		// The call that goes on is not called something else.
+		if got, err := look(sleeps); err != nil || got.Facts["proc.wchan"] != nil && !strings.Contains(got.Facts["proc.wchan"].(string), "nanosleep") {
+			t.Errorf("%s: it waits in %v, %v", name, got.Facts["proc.wchan"], err)
+		}
+	}
+	if testphp.State(t, holder) != "S" {
+		t.Error("the lock's holder is gone")
 	}
 }
 

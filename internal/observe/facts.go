@@ -1,8 +1,9 @@
 package observe
 
 import (
-	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
@@ -30,53 +31,11 @@ type facts struct {
 	// call that the first of PHP's was in; nil for none.
 	frozen bool
 	in     *proc.Call
+	inTID  int    // the thread that was in it
+	wchan  string // where in the kernel the main thread waited before it was stopped
 
 	began time.Time
 	last  vitals // when it was last sampled
-}
-
-// vitals are what only a living process tells. A worker may end while it is
-// observed, and what it did until then is then all there is.
-type vitals struct {
-	cpu, queued time.Duration
-	ran         time.Duration // since facts began to count, stops included
-	state       string
-	threads     int
-	age         time.Duration
-	known       bool
-}
-
-// sampled notes the vitals behind a sample. The worker runs.
-func (f *facts) sampled(l *target.Live) {
-	v := vitals{ran: time.Since(f.began)}
-	var err error
-	if v.cpu, v.queued, err = l.CPUTime(); err != nil {
-		return
-	}
-	if v.state, err = l.State(); err != nil || v.state == "Z" || v.state == "X" {
-		return
-	}
-	v.threads = threads(l)
-	v.age, _ = l.Age()
-	v.known = true
-	f.last = v
-}
-
-// now are the vitals at the end, the last ones that are known when it is over.
-func (f *facts) now(l *target.Live, ran time.Duration) (vitals, error) {
-	v := vitals{ran: ran, threads: threads(l)}
-	var err error
-	if v.cpu, v.queued, err = l.CPUTime(); err == nil {
-		if v.state, err = f.settled(l); err == nil && v.state != "Z" && v.state != "X" {
-			v.age, err = l.Age()
-			v.known = err == nil
-			return v, err
-		}
-	}
-	if f.last.known {
-		return f.last, nil
-	}
-	return v, errors.Join(err, proc.ErrNoProcess)
 }
 
 // begin notes the CPU time that was used before.
@@ -91,6 +50,7 @@ func (f *facts) begin(l *target.Live) {
 	if c, err := l.Blocked(l.PID); err == nil {
 		f.blocked = &c
 	}
+	f.wchan = l.Wchan(l.PID)
 }
 
 // end fills in the facts. ran is for how long the process could run.
@@ -134,6 +94,16 @@ func (f *facts) end(s *session, ran time.Duration) {
 	}
 	s.pipe.waits.into(m, c.Observation.Samples > 1)
 	s.holderFacts(m)
+	if n, err := l.RSS(); err == nil {
+		m["proc.rss"] = int64(min(n, math.MaxInt64))
+	}
+	if fn := f.waitsIn(l, lastWithPHP(c, l.PID)); fn != "" {
+		m["proc.wchan"] = fn
+		// A moment ago it may have been on its way back from the last stop.
+		if st, err := l.State(); err == nil && m["proc.state"] == "R" {
+			m["proc.state"] = st
+		}
+	}
 	if text := s.pipe.waits.note(); text != "" {
 		s.note("%s", text)
 	}
@@ -147,6 +117,47 @@ func (f *facts) end(s *session, ran time.Duration) {
 		}
 	}
 	c.Facts = m
+}
+
+// lastWithPHP is the thread that was seen last with PHP code, the main one when none was.
+func lastWithPHP(c *capture.Capture, main int) int {
+	for i := len(c.Events) - 1; i >= 0; i-- {
+		if slices.ContainsFunc(c.Stacks[c.Events[i].Stack].Frames, func(f stack.Frame) bool { return f.Kind == stack.PHP }) {
+			return c.Events[i].TID
+		}
+	}
+	return main
+}
+
+// waitsIn is where in the kernel PHP's thread waits, "" when it does not. One that
+// was stopped in the middle of a call is on its way back to it for a moment, and of
+// a sleep that goes on the kernel no longer knows it: what it said before holds
+// as long as the call is the same.
+func (f *facts) waitsIn(l *target.Live, tid int) string {
+	if f.in != nil {
+		tid = f.inTID
+	}
+	for range factTries {
+		if fn := l.Wchan(tid); fn != "" {
+			return fn
+		}
+		c, err := l.Blocked(tid)
+		switch {
+		case tid == l.PID && f.wchan != "" && (f.in != nil || err == nil && f.same(&c)):
+			return f.wchan
+		case err == nil:
+			return l.Wchan(tid) // it may have been on its way just now
+		case f.in == nil:
+			return ""
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return ""
+}
+
+// same reports whether a call is the one that the main thread was in before.
+func (f *facts) same(c *proc.Call) bool {
+	return f.blocked != nil && f.blocked.Args == c.Args && f.blocked.PC == c.PC
 }
 
 // settled is the state of the process. One that was stopped before takes a

@@ -120,7 +120,7 @@ func (s *session) blocked() (proc.Call, bool) {
 // restarted gives a call that the kernel restarts the number that it had before
 // the worker was stopped, if it is the same.
 func (f *facts) restarted(c *proc.Call) bool {
-	if f.blocked == nil || f.blocked.Args != c.Args || f.blocked.PC != c.PC {
+	if !f.same(c) {
 		return false
 	}
 	c.Number = f.blocked.Number

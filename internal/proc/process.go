@@ -212,6 +212,46 @@ func (p *Process) BytesRead() (uint64, error) {
 	return io.RChar, nil
 }
 
+// RSS is how much of its memory the process has in RAM, in bytes: its own and what
+// it shares with others.
+func (p *Process) RSS() (uint64, error) {
+	b, err := os.ReadFile(p.path("statm"))
+	if err != nil {
+		return 0, p.fail("read the memory", err)
+	}
+	// In pages: size, resident, shared, … (proc_pid_statm(5)).
+	var size, resident uint64
+	if _, err := fmt.Sscan(string(b), &size, &resident); err != nil {
+		return 0, p.fail("read the memory", err)
+	}
+	return resident * uint64(os.Getpagesize()), nil
+}
+
+// Wchan is the function of the kernel that a thread waits in. It is "" for one that
+// waits for nothing, and also where it may not be known: the kernel then says 0 for
+// both (proc_pid_wchan in fs/proc/base.c). The compiler's names for parts and copies
+// of a function are cut: those differ from one build of the kernel to the next.
+// Of a sleep that a tracer has interrupted the kernel knows the way in alone, which
+// is the same for all calls and is "", too.
+func (p *Process) Wchan(tid int) string {
+	b, err := os.ReadFile(p.path(fmt.Sprintf("task/%d/wchan", tid)))
+	if err != nil {
+		return ""
+	}
+	name, _, _ := strings.Cut(string(bytes.TrimSpace(b)), ".") // poll_schedule_timeout.constprop.0
+	if wayIn[name] {
+		return ""
+	}
+	return name
+}
+
+// wayIn are wchan's answers that tell nothing: none, and the functions that any
+// system call goes through (arch/x86/entry, arch/arm64/kernel/syscall.c).
+var wayIn = map[string]bool{
+	"0": true, "do_syscall_64": true, "x64_sys_call": true, "entry_SYSCALL_64_after_hwframe": true,
+	"invoke_syscall": true, "el0_svc_common": true, "do_el0_svc": true, "el0_svc": true,
+}
+
 // Cmdline is the command line with its arguments joined by spaces. php-fpm
 // overwrites it with its process title.
 func (p *Process) Cmdline() string {

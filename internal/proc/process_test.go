@@ -153,6 +153,34 @@ func TestCPUTimeGrowsOnlyWhileTheProcessWorks(t *testing.T) {
 	}
 }
 
+func TestRSSIsWhatTheProcessHasInMemory(t *testing.T) {
+	p := sleeper(t)
+	var kib uint64
+	for line := range strings.Lines(readFile("/proc/" + strconv.Itoa(p.PID) + "/status")) {
+		if v, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kib, _ = strconv.ParseUint(strings.Fields(v)[0], 10, 64)
+		}
+	}
+	// The kernel counts pages in batches, and the two files ask it differently.
+	if n, err := p.RSS(); err != nil || n < kib<<10/2 || n > kib<<10*2 || kib == 0 {
+		t.Errorf("%d bytes, %v; its status says %d KiB", n, err, kib)
+	}
+}
+
+func TestWchanIsKnownOfAThreadThatWaits(t *testing.T) {
+	idle, busy := sleeper(t), start(t, "sh", "-c", "while :; do :; done")
+	waitFor(t, func() bool { return strings.Contains(idle.Wchan(idle.PID), "nanosleep") })
+	if fn := idle.Wchan(idle.PID); strings.ContainsAny(fn, ". \n") {
+		t.Errorf("it waits in %q", fn)
+	}
+	if fn := busy.Wchan(busy.PID); fn != "" {
+		t.Errorf("a loop waits in %q", fn)
+	}
+	if fn := idle.Wchan(busy.PID); fn != "" {
+		t.Errorf("a thread of another process waits in %q", fn)
+	}
+}
+
 func sleeper(t *testing.T) *Process { return start(t, "sleep", "60") }
 
 func start(t *testing.T, argv ...string) *Process {

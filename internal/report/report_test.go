@@ -275,3 +275,34 @@ func TestAWriteErrorIsReturned(t *testing.T) {
 		t.Errorf("JSON: %v", err)
 	}
 }
+
+// TestTheAdviceOfOneLookIsWhatHelps: attach looks longer, and never at other workers.
+func TestTheAdviceOfOneLookIsWhatHelps(t *testing.T) {
+	longer := Undetermined{"a", []string{"proc.cpu_pct (needs: attach observes for a while; dump does not)"}}
+	others := Undetermined{"b", []string{"proc.cpu_pct (needs: x)", "pool.workers (needs: y)"}}
+	const attach, collect = "more than one look: 2; try phpwhy attach 4242\n", "the pool's other workers, too: 1; try phpwhy collect\n"
+	for _, c := range []struct {
+		name, engine string
+		us           []Undetermined
+		want, not    []string
+	}{
+		{"a longer look", "none", []Undetermined{longer, longer}, []string{attach}, []string{"collect"}},
+		{"other workers", "none", []Undetermined{others}, []string{collect}, []string{"attach"}},
+		{"either", "none", []Undetermined{longer, others, longer}, []string{attach, collect}, nil},
+		{"of a core there is no more", fromCore, []Undetermined{longer, others}, []string{"more than one look: 1\n", "the pool's other workers, too: 1\n"}, []string{"; try"}},
+	} {
+		s := scene{capture: base(stripped(), 0, 1), verdict: Verdict{Undetermined: c.us}}
+		s.capture.Target.PID, s.capture.Observation.Engine = 4242, c.engine
+		text := textOf(t, s)
+		for _, want := range c.want {
+			if !strings.Contains(text, "  rules that want "+want) {
+				t.Errorf("%s: no %q in %s", c.name, want, text)
+			}
+		}
+		for _, not := range c.not {
+			if strings.Contains(text, not) {
+				t.Errorf("%s: %q in %s", c.name, not, text)
+			}
+		}
+	}
+}

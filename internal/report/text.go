@@ -280,11 +280,14 @@ func (t *textWriter) undetermined() {
 	}
 	if snapshot(&t.r.Observation) {
 		// That most rules need more than a look is no news about each of them.
-		s := "rules that want more than one look: " + number(len(us))
-		if t.r.Observation.Engine != fromCore { // of that there is no more to be had
-			s += fmt.Sprintf("; try phpwhy attach %d", t.r.Target.PID)
+		ofPool := 0
+		for _, u := range us {
+			if slices.ContainsFunc(u.Missing, func(s string) bool { return strings.HasPrefix(s, "pool.") }) {
+				ofPool++
+			}
 		}
-		t.prose("  ", plain, s)
+		t.want("more than one look", len(us)-ofPool, fmt.Sprintf("phpwhy attach %d", t.r.Target.PID))
+		t.want("the pool's other workers, too", ofPool, "phpwhy collect")
 		return
 	}
 	t.prose("  ", plain, count(len(us), "rule")+" could not be decided:")
@@ -298,6 +301,19 @@ func (t *textWriter) undetermined() {
 	if n := len(us) - listed; n > 0 {
 		t.prose("    ", plain, fmt.Sprintf("and %s more", number(n)))
 	}
+}
+
+// want says how many rules want something that one look has not, and what has it. Of
+// a core there is no more to be had.
+func (t *textWriter) want(what string, n int, try string) {
+	if n == 0 {
+		return
+	}
+	s := fmt.Sprintf("rules that want %s: %s", what, number(n))
+	if t.r.Observation.Engine != fromCore {
+		s += "; try " + try
+	}
+	t.prose("  ", plain, s)
 }
 
 func (t *textWriter) observed() {

@@ -38,9 +38,10 @@ func (b *Builder) Model(set *rules.Set, now time.Time) *Model {
 type sorter struct {
 	b     *Builder
 	m     *Model
-	index []int // from a Builder's worker to the Model's
-	from  []int // and back
-	place []int // from a Builder's stack to the Model's
+	index []int            // from a Builder's worker to the Model's
+	from  []int            // and back
+	place []int            // from a Builder's stack to the Model's
+	facts []map[string]any // of the Model's workers, as rules see them
 	found [][]rules.Finding
 	keys  []string // of the Model's workers: their groups'
 	byKey map[string]int
@@ -96,12 +97,13 @@ func (s *sorter) workers(set *rules.Set, now time.Time) {
 		return cmp.Or(cmp.Compare(v.Host, w.Host), cmp.Compare(v.PID, w.PID), cmp.Compare(v.Start, w.Start))
 	})
 	s.m.Workers = make([]Worker, len(s.from))
+	s.pools()
 	s.judge(set, now)
 	for to, from := range s.from {
 		s.index[from] = to
 		w := b.workers[from]
 		out := w.Worker
-		out.Findings = []WorkerFinding{}
+		out.Facts, out.Findings = s.facts[to], []WorkerFinding{}
 		for _, f := range s.found[to] {
 			out.Findings = append(out.Findings, WorkerFinding{Rule: f.Rule, Confidence: f.Confidence, Message: f.Message, Site: site(f.Site)})
 		}
@@ -134,7 +136,7 @@ func (s *sorter) judge(set *rules.Set, now time.Time) {
 	for range runtime.NumCPU() {
 		wg.Go(func() {
 			for i := next.Add(1) - 1; i < int64(len(s.from)); i = next.Add(1) - 1 {
-				s.found[i] = judge(s.b, s.b.workers[s.from[i]], set, now)
+				s.found[i] = judge(s.b, s.b.workers[s.from[i]], s.facts[i], set, now)
 			}
 		})
 	}
@@ -170,11 +172,11 @@ func site(s *rules.Site) Site {
 }
 
 // judge asks the rules about one worker.
-func judge(b *Builder, w *worker, set *rules.Set, now time.Time) []rules.Finding {
+func judge(b *Builder, w *worker, facts map[string]any, set *rules.Set, now time.Time) []rules.Finding {
 	if set == nil || len(w.events) == 0 {
 		return nil
 	}
-	c := capture.Capture{Target: w.Target, Facts: w.Facts,
+	c := capture.Capture{Target: w.Target, Facts: facts,
 		Observation: capture.Observation{Engine: w.engine, Stops: w.Stops, Samples: w.Samples, Breakpoints: w.breaks, DurationMS: w.lastAt.Milliseconds()}}
 	c.Target.Request = w.Request
 	local := make(map[int]int)

@@ -82,7 +82,7 @@ type event struct {
 }
 
 type lookAt struct {
-	tick  *tick
+	moment
 	stack int
 }
 
@@ -348,7 +348,7 @@ func (b *Builder) look(w *worker, l *capture.Look, started time.Time, main int) 
 	}
 	if t := b.tick(w.Host, l.Round, at); t != nil {
 		t.workers++
-		w.looks = append(w.looks, lookAt{t, main})
+		w.looks = append(w.looks, lookAt{moment{t, started.UnixNano()}, main})
 	}
 }
 

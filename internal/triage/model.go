@@ -138,7 +138,7 @@ type Worker struct {
 	Paused   int64          `json:"paused_us_max"`
 	PausedUS int64          `json:"paused_us_total"`
 	Ended    bool           `json:"ended"` // it was gone at a later round
-	Facts    map[string]any `json:"facts"` // of the last look
+	Facts    map[string]any `json:"facts"` // of the last look, and of its pool then
 }
 
 // WorkerFinding is what a rule says of one worker.

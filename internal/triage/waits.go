@@ -38,8 +38,6 @@ func waiting(facts map[string]any) (edge, bool) {
 		return edge{"child", str("child.cmdline"), num("child.pid")}, true
 	case num("fd.held_by") > 0:
 		return edge{cmp.Or(str("fd.kind"), "file"), str("fd.path"), num("fd.held_by")}, true
-	case str("wait.peer") != "":
-		return edge{"peer", str("wait.peer"), 0}, true
 	case str("fd.peer") != "":
 		return edge{"peer", str("fd.peer"), 0}, true
 	}
