@@ -54,7 +54,8 @@ type Result struct {
 	Missing []string
 	// Near is how near an undetermined rule came, 0 to 1.
 	Near float64
-	// Errors are expressions that failed while they were evaluated.
+	// Errors are expressions that failed while they were evaluated, and why a rule
+	// was given up.
 	Errors []string
 	// Skipped says why the rule was not evaluated: it is meant for other targets.
 	Skipped string
@@ -113,10 +114,7 @@ func (s *Set) Evaluate(o *Observation, opt Options) (Report, error) {
 	shared := s.evaluation(o)
 	var rep Report
 	for _, r := range s.rules {
-		res, x := Result{Rule: r}, *shared
-		x.res = &res
-		x.run(r, opt)
-		rep.Results = append(rep.Results, res)
+		rep.Results = append(rep.Results, shared.alone(r, opt))
 	}
 	s.hide(rep.Results)
 	for i := range rep.Results {
@@ -213,6 +211,21 @@ func (s *Set) hide(results []Result) {
 			}
 		}
 	}
+}
+
+// alone evaluates one rule so that nothing it does takes another down: should it
+// panic, it is undetermined, and its result says why.
+func (x *evaluation) alone(r *Rule, opt Options) (res Result) {
+	defer func() {
+		if p := recover(); p != nil {
+			res = Result{Rule: r, Verdict: Undetermined, Errors: []string{fmt.Sprintf("the rule was skipped: evaluating it failed: %v", p)}}
+		}
+	}()
+	own := *x
+	own.res = &res
+	res.Rule = r
+	own.run(r, opt)
+	return res
 }
 
 // run evaluates one rule.

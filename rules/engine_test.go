@@ -123,6 +123,25 @@ func costly() *Observation {
 	return o
 }
 
+func TestARuleThatPanicsTakesNoOtherDown(t *testing.T) {
+	s := mustLoad(t, rule("a.bad", "{expr: stack.depth > 0}", ""), rule("a.good", "{expr: stack.depth > 0}", ""))
+	s.Rule("a.bad").match = &exprNode{} // no file can bring this about
+	o := observe(seen{"mremap concat_function", 1, 0})
+	rep := evaluate(t, s, o)
+	if bad := rep.Results[0]; bad.Verdict != Undetermined || len(bad.Errors) != 1 || !strings.Contains(bad.Errors[0], "the rule was skipped: evaluating it failed") {
+		t.Errorf("%+v", bad)
+	}
+	if len(rep.Findings) != 1 || rep.Findings[0].Rule != "a.good" {
+		t.Errorf("%+v", rep.Findings)
+	}
+	if e, err := s.Explain("a.good", o, Options{}); err != nil || e.Verdict != Match {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if _, err := s.Explain("a.bad", o, Options{}); err == nil || !strings.Contains(err.Error(), "a.bad can't be explained") {
+		t.Error(err)
+	}
+}
+
 func TestAnEventWithoutAStackIsRefused(t *testing.T) {
 	for _, i := range []int{-1, 1} {
 		o := observe(seen{"mremap", 1, 0})
