@@ -183,6 +183,19 @@ func (d *decoder) text(n *yaml.Node, what string) string {
 	return n.Value
 }
 
+// filled reads a string that has to say something.
+func (d *decoder) filled(n *yaml.Node, what string) string {
+	before := len(d.problems)
+	s := d.text(n, what)
+	if !blank(s) || len(d.problems) > before {
+		return s
+	}
+	d.addf(n, codeValue, "%s is empty", what)
+	return ""
+}
+
+func blank(s string) bool { return strings.TrimSpace(s) == "" }
+
 // sexagesimal is a number of base 60 in YAML 1.1: 12:30 is 750 there.
 var sexagesimal = regexp.MustCompile(`^[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?$`)
 
@@ -225,7 +238,7 @@ func (d *decoder) integer(n *yaml.Node, what string) int {
 
 // oneOf reads one of a few words.
 func (d *decoder) oneOf(n *yaml.Node, what string, words ...string) string {
-	s := d.text(n, what)
+	s := d.filled(n, what)
 	for _, w := range words {
 		if s == w {
 			return s
@@ -249,6 +262,13 @@ func (d *decoder) list(n *yaml.Node, what string, each func(*yaml.Node)) {
 
 func (d *decoder) texts(n *yaml.Node, what string) []string {
 	var out []string
-	d.list(n, what, func(c *yaml.Node) { out = append(out, d.text(c, what)) })
+	d.list(n, what, func(c *yaml.Node) {
+		before := len(d.problems)
+		s := d.text(c, what)
+		if len(d.problems) == before && blank(s) {
+			d.addf(c, codeValue, "an entry of %s is empty", what)
+		}
+		out = append(out, s)
+	})
 	return out
 }

@@ -204,10 +204,27 @@ func FuzzParse(f *testing.F) {
 		}
 		f.Add(b)
 	}
+	f.Add([]byte(rule("a.b", `{expr: ""}`, "")))
+	f.Add([]byte(rule("a.b", "{php: user}", `score: {base: 0.5, plus: [{add: 0.2, if: ""}]}`)))
+	looks := []*Observation{observe(), observe(seen{"mremap concat_function php:a", 9, 9})}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, ps := Parse("f.yaml", b)
 		if (r == nil) == (len(ps) == 0) {
 			t.Fatalf("rule %v with %d problems", r != nil, len(ps))
+		}
+		if r != nil {
+			// What loads can be evaluated.
+			for _, o := range looks {
+				rep, err := only(r).Evaluate(o, Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, e := range rep.Results[0].Errors {
+					if strings.Contains(e, "the rule was skipped") {
+						t.Fatal(e)
+					}
+				}
+			}
 		}
 		lines := strings.Count(string(b), "\n") + strings.Count(string(b), "\r") +
 			strings.Count(string(b), "\u0085") + strings.Count(string(b), "\u2028") + strings.Count(string(b), "\u2029") + 2

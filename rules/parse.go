@@ -34,7 +34,7 @@ func parse(d *decoder, b []byte) (*Rule, []Problem) {
 	bound := make(map[string]bool)
 	message := d.rule(doc, r, bound)
 	if message != nil {
-		if text := d.text(message, "message"); text != "" {
+		if text := d.filled(message, "message"); text != "" {
 			var bad []error
 			r.message, bad = parseTemplate(text, bound)
 			for _, err := range bad {
@@ -54,13 +54,13 @@ func parse(d *decoder, b []byte) (*Rule, []Problem) {
 func (d *decoder) rule(doc *yaml.Node, r *Rule, bound map[string]bool) (message *yaml.Node) {
 	d.mapping(doc, "a rule", fields{
 		"schema": func(n *yaml.Node) {
-			if v := d.text(n, "schema"); v != Schema && v != "" {
+			if v := d.filled(n, "schema"); v != Schema && v != "" {
 				d.addf(n, codeValue, "schema is %s, not %q", Schema, v)
 			}
 		},
 		"id": func(n *yaml.Node) {
 			r.Line = n.Line
-			if r.ID = d.text(n, "id"); r.ID != "" && !ruleID.MatchString(r.ID) {
+			if r.ID = d.filled(n, "id"); r.ID != "" && !ruleID.MatchString(r.ID) {
 				d.addf(n, codeValue, "id is lower-case words joined by dots, such as mem.string-concat")
 			}
 		},
@@ -69,7 +69,7 @@ func (d *decoder) rule(doc *yaml.Node, r *Rule, bound map[string]bool) (message 
 				d.addf(n, codeValue, "revision counts from 1")
 			}
 		},
-		"title":      func(n *yaml.Node) { r.Title = d.text(n, "title") },
+		"title":      func(n *yaml.Node) { r.Title = d.filled(n, "title") },
 		"severity":   func(n *yaml.Node) { r.Severity = Severity(d.oneOf(n, "severity", severities...)) },
 		"maturity":   func(n *yaml.Node) { r.Maturity = d.oneOf(n, "maturity", "experimental", "stable", "deprecated") },
 		"kind":       func(n *yaml.Node) { r.Kind = Kind(d.oneOf(n, "kind", string(Cause), string(Benign))) },
@@ -97,7 +97,7 @@ func (d *decoder) rule(doc *yaml.Node, r *Rule, bound map[string]bool) (message 
 
 // overrides reads id@revision.
 func (d *decoder) overrides(n *yaml.Node) *Version {
-	text := d.text(n, "overrides")
+	text := d.filled(n, "overrides")
 	if text == "" {
 		return nil
 	}
@@ -167,7 +167,7 @@ func (d *decoder) bind(n *yaml.Node, r *Rule, bound map[string]bool) {
 
 // expr reads an expression, compiles it, and places its problem.
 func (d *decoder) expr(n *yaml.Node, what string, want *cel.Type) *expr {
-	text := d.text(n, what)
+	text := d.filled(n, what)
 	if text == "" {
 		return nil
 	}
@@ -222,8 +222,8 @@ func (d *decoder) score(n *yaml.Node, s *score) {
 func (d *decoder) exception(n *yaml.Node) exception {
 	e := exception{mark: mark{n.Line, n.Column}}
 	d.mapping(n, "an exception", fields{
-		"site":   func(n *yaml.Node) { e.site = d.text(n, "site") },
-		"reason": func(n *yaml.Node) { e.reason = d.text(n, "reason") },
+		"site":   func(n *yaml.Node) { e.site = d.filled(n, "site") },
+		"reason": func(n *yaml.Node) { e.reason = d.filled(n, "reason") },
 		"until": func(n *yaml.Node) {
 			// An unquoted date is the one scalar that YAML reads as it is meant.
 			t, err := time.Parse(time.DateOnly, n.Value)

@@ -94,7 +94,7 @@ func (d *decoder) tests(file string, b []byte) ([]Case, []Problem) {
 	rule := ""
 	var at mark
 	d.mapping(doc, "a test", fields{
-		"rule": func(n *yaml.Node) { rule, at = d.text(n, "rule"), mark{n.Line, n.Column} },
+		"rule": func(n *yaml.Node) { rule, at = d.filled(n, "rule"), mark{n.Line, n.Column} },
 		"cases": func(n *yaml.Node) {
 			d.list(n, "cases", func(n *yaml.Node) { cases = append(cases, d.testCase(n, file)) })
 		},
@@ -111,7 +111,7 @@ func (d *decoder) tests(file string, b []byte) ([]Case, []Problem) {
 func (d *decoder) testCase(n *yaml.Node, file string) Case {
 	c := Case{File: file, Line: n.Line, Col: n.Column}
 	d.mapping(n, "a case", fields{
-		"capture": func(n *yaml.Node) { c.Capture = path.Join(path.Dir(file), d.text(n, "capture")) },
+		"capture": func(n *yaml.Node) { c.Capture = path.Join(path.Dir(file), d.filled(n, "capture")) },
 		"expect": func(n *yaml.Node) {
 			switch d.oneOf(n, "expect", "match", "no_match", "undetermined") {
 			case "match":
@@ -126,10 +126,10 @@ func (d *decoder) testCase(n *yaml.Node, file string) Case {
 				d.addf(n, codeType, "captures is a mapping")
 				return
 			}
-			d.pairs(n, func(k, v *yaml.Node) { c.Captures[k.Value] = d.text(v, "a capture") })
+			d.pairs(n, func(k, v *yaml.Node) { c.Captures[k.Value] = d.filled(v, "a capture") })
 		},
 		"score": func(n *yaml.Node) {
-			c.Score = d.text(n, "score")
+			c.Score = d.filled(n, "score")
 			if _, _, err := parseBound(c.Score); err != nil && c.Score != "" {
 				d.addf(n, codeValue, "%v", err)
 			}
