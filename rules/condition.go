@@ -13,6 +13,8 @@ const (
 	inStops   = "stops"
 	inSamples = "samples"
 	inAny     = "any"
+	// onSymbol begins what a pattern lacks whose leaf had no breakpoint.
+	onSymbol = "stops on "
 	// wholeStacks is what a pattern lacks that wants the root.
 	wholeStacks = "whole stacks"
 	// phpFrames is what a PHP pattern lacks on a stack without any.

@@ -63,6 +63,10 @@ func TestAConditionHasAVerdict(t *testing.T) {
 	truncated.Stacks[0].Truncated = true
 	unwatched := observe(seen{"execute_ex php:a", 0, 3})
 	unwatched.Watched = nil
+	// --break mmap: with stops, and without.
+	mapped, idle := observe(seen{"mmap zend_mm_alloc", 3, 0}), observe(seen{"execute_ex", 0, 3})
+	mapped.Watched, idle.Watched = []string{"mmap"}, []string{"mmap"}
+	grown := &Observation{Watched: []string{"mmap"}, Stacks: idle.Stacks, Events: series(9, func(i uint64) Event { return mmap(0x7f0000000000+i*page, page) })}
 	for _, c := range []struct {
 		name, match string
 		o           *Observation
@@ -77,6 +81,16 @@ func TestAConditionHasAVerdict(t *testing.T) {
 		{"stack and php must match the same event", "{in: stops, stack: leaf mremap, php: b}", mixed, NoMatch, ""},
 		{"stops that were watched for and did not come", "{in: stops, stack: leaf mremap}", observe(seen{"execute_ex", 0, 3}), NoMatch, ""},
 		{"stops that were not watched for", "{in: stops, stack: leaf mremap}", unwatched, Undetermined, "stops (needs: attach"},
+		{"stops on another function", "{in: stops, stack: leaf mremap}", mapped, Undetermined, "stops on mremap (needs: --break mremap)"},
+		{"no stops, and another function was watched", "{in: stops, stack: leaf mremap}", idle, Undetermined, "stops on mremap (needs: --break mremap)"},
+		{"one of two functions was watched", "{in: stops, stack: \"leaf opt mremap\\nmmap\"}", idle, Undetermined, "stops on mremap"},
+		{"an alternative that was not watched for", "{in: stops, stack: {a: leaf mmap, b: leaf mremap}}", idle, Undetermined, "stops on mremap"},
+		{"an alternative that was, and came", "{in: stops, stack: {a: leaf mmap, b: leaf mremap}}", mapped, Match, ""},
+		{"the function that was watched did not come", "{in: stops, stack: leaf mmap}", idle, NoMatch, ""},
+		{"whatever was watched did not come", "{in: stops, stack: concat_function}", idle, NoMatch, ""},
+		{"a glob is no function", "{in: stops, stack: leaf m*}", idle, NoMatch, ""},
+		{"growth needs both functions", "{expr: chain.steps >= 1}", idle, Undetermined, "chain.steps (needs: attach with breakpoints on mmap and mremap"},
+		{"growth by the one function that was watched", "{expr: chain.steps >= 8}", grown, Match, ""},
 		{"samples that were not taken", "{in: samples, stack: leaf mremap}", observe(seen{"mremap", 3, 0}), Undetermined, "samples (needs:"},
 		{"nothing at all", "{in: any, stack: leaf mremap}", observe(), Undetermined, "stacks (needs:"},
 		{"a root that was not read", "{in: stops, stack: root concat_function}", truncated, Undetermined, "whole stacks"},

@@ -110,6 +110,26 @@ func (p *pattern) anchored() bool {
 	return false
 }
 
+// leaves are the names that the innermost frame of a match can have; nil when it
+// can have any.
+func (p *pattern) leaves() []string {
+	if !p.elements[0].leaf {
+		return nil
+	}
+	var out []string
+	for i := range p.elements {
+		e := &p.elements[i]
+		if e.any || len(e.globs) > 0 || len(e.names) == 0 {
+			return nil
+		}
+		out = append(out, e.names...)
+		if e.min > 0 {
+			break
+		}
+	}
+	return out
+}
+
 func parseLine(line string, php bool) (element, error) {
 	e := element{min: 1, max: 1, php: php, text: line}
 	words := strings.Fields(line)
