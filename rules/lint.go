@@ -15,6 +15,10 @@ type LintOptions struct {
 	Tests []Case
 	// Symbols are the C functions that are known beside PHP's own.
 	Symbols Symbols
+	// Open reads a capture of Tests by its path; what it has in its stacks is known to
+	// the rule under test. It is called when a name is not known otherwise; nil for
+	// never.
+	Open func(path string) (*Observation, error)
 	// Now is the time at which exceptions expire; with the zero time none does.
 	Now time.Time
 	// Only tells the rules that are meant, nil for all. The others are there
@@ -54,6 +58,7 @@ type linter struct {
 	o        LintOptions
 	file     string
 	problems []Problem
+	own      map[string]*Symbols // by rule: see captured
 }
 
 func (l *linter) addf(at mark, code, format string, args ...any) {
@@ -65,7 +70,8 @@ func (l *linter) rule(r *Rule, tested map[Verdict]bool) {
 	switch {
 	case len(tested) == 0:
 		l.addf(r.at["id"], codeUntested, "no test says when %s matches; phpwhy rules new shows what a test looks like", r.ID)
-	case !tested[NoMatch]:
+	case !tested[NoMatch] && r.Maturity != "experimental":
+		// A draft has no near miss yet: it comes with use.
 		l.addf(r.at["id"], codeNoNearMiss, "no test says when %s does not match: add a capture of a near miss with expect: no_match", r.ID)
 	}
 	if r.Overrides != nil && r.replaces == nil {
@@ -136,7 +142,7 @@ func (l *linter) patterns(r *Rule) {
 			e := &p.elements[i]
 			key += "\n" + strings.Join(strings.Fields(e.text), " ")
 			if !e.php {
-				l.symbols(e)
+				l.symbols(r, e)
 			}
 		}
 		if other, twice := texts[key]; twice {
@@ -180,16 +186,16 @@ func (p *pattern) exact() bool {
 }
 
 // symbols looks up the names of a frame line.
-func (l *linter) symbols(e *element) {
+func (l *linter) symbols(r *Rule, e *element) {
 	for _, w := range e.words {
 		at := mark{e.at.line, e.at.col + w.off}
 		if isGlob(w.text) {
-			if !l.o.Symbols.matches(w.text) {
+			if !l.o.Symbols.matches(w.text) && !l.captured(r).matches(w.text) {
 				l.addf(at, codeSymbol, "no known symbol fits %s", w.text)
 			}
 			continue
 		}
-		if name := symname.Canonical(w.text); !l.o.Symbols.has(name) {
+		if name := symname.Canonical(w.text); !l.o.Symbols.has(name) && !l.captured(r).has(name) {
 			hint := ""
 			if n := l.o.Symbols.like(name); n != "" {
 				hint = fmt.Sprintf(" (did you mean %s?)", n)
@@ -197,6 +203,30 @@ func (l *linter) symbols(e *element) {
 			l.addf(at, codeSymbol, "name in no known symbol list: %s%s", w.text, hint)
 		}
 	}
+}
+
+// captured are the names in the captures of a rule's tests. Most rules need none
+// of them, and to read them takes long.
+func (l *linter) captured(r *Rule) *Symbols {
+	if l.own == nil {
+		l.own = make(map[string]*Symbols)
+	}
+	k := l.own[r.ID]
+	if k != nil {
+		return k
+	}
+	k = &Symbols{}
+	l.own[r.ID] = k
+	for i := range l.o.Tests {
+		c := &l.o.Tests[i]
+		if c.Rule != r.ID || l.o.Open == nil {
+			continue
+		}
+		if o, err := l.o.Open(c.Capture); err == nil { // who can't read it says so elsewhere
+			k.addStacks(o)
+		}
+	}
+	return k
 }
 
 // names finds what is bound and not used.

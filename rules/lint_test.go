@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -58,6 +59,8 @@ func TestLintFindsWhatLoadsAndIsAMistake(t *testing.T) {
 		{"nothing wrong", "refs: []", "concat_function", "", both, nil},
 		{"no test", "refs: []", "concat_function", "", nil, []string{"x.yaml:2:5 W105 no test says when own.x matches"}},
 		{"no near miss", "refs: []", "concat_function", "", []Verdict{Match}, []string{"x.yaml:2:5 W106 no test says when own.x does not match"}},
+		{"no near miss of a draft", "maturity: experimental", "concat_function", "", []Verdict{Match}, nil},
+		{"no test of a draft", "maturity: experimental", "concat_function", "", nil, []string{"x.yaml:2:5 W105"}},
 		{"a misspelt name", "refs: []", "concat_function|zend_mm_chunk_extnd", "", both,
 			[]string{"x.yaml:10:21 W102 name in no known symbol list: zend_mm_chunk_extnd (did you mean zend_mm_chunk_extend?)"}},
 		{"a name like no other", "refs: []", "opt kwyjibo_frobnicate", "", both, []string{"x.yaml:10:9 W102 name in no known symbol list: kwyjibo_frobnicate"}},
@@ -126,7 +129,8 @@ func TestTheBuiltInRulesAreCleanOfWarnings(t *testing.T) {
 
 func TestTheSymbolListKnowsPHPAndItsLibraries(t *testing.T) {
 	var k Symbols
-	for _, n := range strings.Fields("mremap poll execute_ex concat_function zend_mm_chunk_extend zend_string_extend pcre2_match_8 PQgetResult curl_easy_perform zif_usleep __lll_lock_wait_private") {
+	for _, n := range strings.Fields("mremap poll execute_ex concat_function zend_mm_chunk_extend zend_string_extend pcre2_match_8 PQgetResult curl_easy_perform zif_usleep __lll_lock_wait_private " +
+		"zend_mm_mmap_fixed zend_binary_assign_op_helper_SPEC_CV_CONST zend_mm_mem_malloc_realloc _zend_mm_realloc_int zend_do_fcall_common_helper_SPEC") {
 		if !k.has(n) {
 			t.Errorf("%s is not known", n)
 		}
@@ -138,6 +142,27 @@ func TestTheSymbolListKnowsPHPAndItsLibraries(t *testing.T) {
 	}
 	if got := k.like("concat_funtion"); got != "concat_function" {
 		t.Errorf("concat_funtion is like %q", got)
+	}
+}
+
+func TestNamesInTheCapturesOfARulesTestsAreKnown(t *testing.T) {
+	set := mustLoad(t, rule("a.b", `{stack: "leaf my_extension_wait|my_extension_weit"}`, ""), rule("a.c", "{stack: leaf my_extension_wait}", ""))
+	o := LintOptions{
+		Tests: []Case{{Rule: "a.b", Capture: "x", Expect: Match}, {Rule: "a.b", Capture: "gone", Expect: NoMatch}, {Rule: "a.c", Capture: "gone", Expect: Match}, {Rule: "a.c", Capture: "gone", Expect: NoMatch}},
+		Open: func(path string) (*Observation, error) {
+			if path == "x" {
+				return observe(seen{"my_extension_wait execute_ex", 0, 1}), nil
+			}
+			return nil, errors.New("no such file")
+		},
+	}
+	var got []string
+	for _, p := range set.Lint(o) {
+		got = append(got, p.File+" "+p.Msg)
+	}
+	want := []string{"0.yaml name in no known symbol list: my_extension_weit", "1.yaml name in no known symbol list: my_extension_wait"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

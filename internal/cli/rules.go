@@ -38,7 +38,7 @@ func searchPath() []string {
 func ruleSources(noBuiltin bool, dirs []string) []rules.Source {
 	var out []rules.Source
 	if !noBuiltin {
-		out = append(out, rules.Source{FS: builtin.FS, Name: builtinSource, Trusted: true, Prepared: builtin.Prepared})
+		out = append(out, builtinRules())
 	}
 	for _, d := range searchPath() {
 		if st, err := os.Stat(d); err == nil && st.IsDir() && !named(d, dirs) {
@@ -49,6 +49,10 @@ func ruleSources(noBuiltin bool, dirs []string) []rules.Source {
 		out = append(out, rules.Source{FS: os.DirFS(d), Name: filepath.Clean(d)})
 	}
 	return out
+}
+
+func builtinRules() rules.Source {
+	return rules.Source{FS: builtin.FS, Name: builtinSource, Trusted: true, Prepared: builtin.Prepared}
 }
 
 // named reports whether a folder is among others, by whatever name.
