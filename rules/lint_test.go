@@ -2,11 +2,14 @@ package rules
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/phpwhy/phpwhy/rules/builtin"
 )
@@ -163,6 +166,56 @@ func TestNamesInTheCapturesOfARulesTestsAreKnown(t *testing.T) {
 	want := []string{"0.yaml name in no known symbol list: my_extension_weit", "1.yaml name in no known symbol list: my_extension_wait"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestLintWarnsOfWhatIsGoodInARuleThatDoesNotLoad(t *testing.T) {
+	const text = `schema: phpwhy/rule/v1
+id: a.b
+title: t
+severity: hihg
+supersedes: [a.z, a.c]
+score: {base: 0.2, plus: [{add: 0.1, if: stack.dept > 1}]}
+applies_to: {php: ">=5.7 <7.0"}
+match:
+  stack:
+    one: |
+      leaf mremapp
+      5-2 read
+    two: |
+      leaf mremapp
+message: "{{a}}"
+bind: {a: stack.dept, b: stack.depth}
+exceptions: [{site: x, until: 2030-05-31, reason: r}]
+`
+	set, ps := Load(fstest.MapFS{
+		"b.yaml":     {Data: []byte(text)},
+		"a.c.yaml":   {Data: []byte("id: [\n")},
+		"dup/1.yaml": {Data: []byte(rule("d.u", "{stack: leaf read}", ""))},
+		"dup/2.yaml": {Data: []byte(rule("d.u", "{stack: leaf raed}", ""))},
+	})
+	var cases []Case
+	for _, id := range []string{"a.b", "a.c", "d.u", "a.d"} {
+		for _, v := range []Verdict{Match, NoMatch} {
+			cases = append(cases, Case{Rule: id, Expect: v, File: "x.test.yaml", RuleLine: 1, RuleCol: 1})
+		}
+	}
+	ps = append(ps, set.Lint(LintOptions{Tests: cases})...)
+	sortProblems(ps)
+	var got []string
+	for _, p := range ps {
+		got = append(got, fmt.Sprintf("%s:%d %s", p.File, p.Line, p.Code))
+	}
+	want := []string{
+		"a.c.yaml:1 E001",
+		"b.yaml:4 E006", "b.yaml:5 W104", // of a.z alone: a.c is there
+		"b.yaml:6 E008", "b.yaml:7 W103", "b.yaml:11 W102", "b.yaml:12 E007", "b.yaml:14 W102",
+		"b.yaml:16 W107", "b.yaml:16 E008", // W107 of b alone
+		"dup/2.yaml:2 E003", "dup/2.yaml:6 W102",
+		"x.test.yaml:1 W109", // of a.d alone
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s\n%v", diff, ps)
 	}
 }
 

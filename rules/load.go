@@ -18,6 +18,9 @@ const maxFiles = 20_000
 type Set struct {
 	rules []*Rule
 	byID  map[string]*Rule
+	// broken are the rules that did not load, as far as they could be read: they are
+	// linted all the same, and their tests are no tests of nothing.
+	broken []*Rule
 
 	once    sync.Once
 	matcher *matcher
@@ -34,7 +37,15 @@ func (s *Set) Find(id string) (*Rule, error) {
 	if r := s.byID[id]; r != nil {
 		return r, nil
 	}
+	if s.failed(id) {
+		return nil, fmt.Errorf("rule %s has errors and was not loaded", id)
+	}
 	return nil, fmt.Errorf("no rule is called %s%s", id, didYouMean(id, s.ids()))
+}
+
+// failed reports whether a rule is there that did not load.
+func (s *Set) failed(id string) bool {
+	return slices.ContainsFunc(s.broken, func(r *Rule) bool { return r.ID == id })
 }
 
 // Source is a folder of rules. A rule of a later source may override one of an
@@ -113,10 +124,12 @@ func (l *loader) source(index int, src Source) {
 		}
 		r, ps := parse(&decoder{file: file, path: p, trusted: src.Trusted, prepared: prep}, b)
 		l.problems = append(l.problems, ps...)
-		if r != nil {
-			r.source, r.Source = index, src.Name
-			l.add(r)
+		r.source, r.Source = index, src.Name
+		if len(ps) > 0 {
+			l.set.broken = append(l.set.broken, r)
+			return nil
 		}
+		l.add(r)
 		return nil
 	})
 	if err != nil {
@@ -127,22 +140,31 @@ func (l *loader) source(index int, src Source) {
 // add puts a rule into the set, unless it claims the place of another.
 func (l *loader) add(r *Rule) {
 	old := l.set.byID[r.ID]
+	if !l.replaces(r, old) {
+		l.set.broken = append(l.set.broken, r)
+		return
+	}
+	r.replaces = old
+	l.set.byID[r.ID] = r
+}
+
+// replaces reports whether a rule can take the place of old, which may be nil.
+func (l *loader) replaces(r, old *Rule) bool {
 	switch {
 	case old == nil:
 		// Overriding nothing does no harm: the other is not loaded here.
 	case r.Overrides == nil && old.source != r.source:
 		l.fail(r.File, r.at["id"], codeDuplicate, "rule %s is already defined in %s; to replace it, say overrides: %s@%d", r.ID, old.File, r.ID, old.Revision)
-		return
+		return false
 	case r.Overrides == nil || old.source == r.source:
 		l.fail(r.File, r.at["id"], codeDuplicate, "rule %s is already defined in %s", r.ID, old.File)
-		return
+		return false
 	case r.Overrides.Revision != old.Revision:
 		l.fail(r.File, r.at["overrides"], codeOverride, "it overrides %s, but %s has revision %d: compare the two and say %s@%d",
 			r.Overrides, old.File, old.Revision, r.ID, old.Revision)
-		return
+		return false
 	}
-	r.replaces = old
-	l.set.byID[r.ID] = r
+	return true
 }
 
 // readFile reads no more of a file than document needs to refuse it. What is
@@ -196,6 +218,7 @@ func (l *loader) dropCycles() {
 		}
 		for _, r := range drop {
 			delete(l.set.byID, r.ID)
+			l.set.broken = append(l.set.broken, r)
 			if r.replaces != nil {
 				l.set.byID[r.ID] = r.replaces
 			}

@@ -63,6 +63,10 @@ type Rule struct {
 	source     int             // index of the Source
 	replaces   *Rule           // the rule that Overrides names
 	alts       []*alternative  // all of them, in the order of the file
+	// Of a rule that did not load: the keys that have problems, and whether the id is
+	// the file's name.
+	bad     map[string]bool
+	guessed bool
 }
 
 // mark is a place in a rule's file.

@@ -51,7 +51,7 @@ exceptions: [{site: x, until: 2030-01-01, reason: r}]
 `
 	d := &decoder{keys: make(map[string][]string)}
 	doc := d.document([]byte(full))
-	d.rule(doc, &Rule{at: map[string]mark{}, bind: map[string]*expr{}}, map[string]bool{})
+	d.rule(doc, &Rule{at: map[string]mark{}, bind: map[string]*expr{}}, bindings{})
 	test := &decoder{keys: make(map[string][]string)}
 	if _, ps := test.tests("x.test.yaml", []byte("rule: a.b\ncases:\n  - {capture: x, expect: match}\n")); len(ps) > 0 {
 		t.Fatal(ps)

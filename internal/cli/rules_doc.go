@@ -172,7 +172,7 @@ func page(set *rules.Set, r *rules.Rule, cases []rules.Case) []byte {
 	part("How it is recognised", fence(r.Section("match")+r.Section("bind")+r.Section("score")+r.Section("message")))
 	var tests []string
 	for _, c := range cases {
-		if c.Rule == r.ID {
+		if c.Rule == r.ID && !c.Broken {
 			tests = append(tests, fmt.Sprintf("| `%s` | %s | %s |", path.Base(c.Capture), c.Expect, cell(c.Captures["site"])))
 		}
 	}

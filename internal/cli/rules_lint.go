@@ -140,7 +140,7 @@ func (sel *selection) lint() (problems []rules.Problem, count int, err error) {
 	problems = append(problems, set.Lint(rules.LintOptions{Tests: cases, Symbols: symbols, Open: openCapture, Now: time.Now(), Only: sel.chose})...)
 	for i := range cases {
 		c := &cases[i]
-		if strings.HasPrefix(c.File, builtinSource) {
+		if c.Capture == "" || strings.HasPrefix(c.File, builtinSource) {
 			continue // their captures are not part of the program
 		}
 		if _, err := os.Stat(c.Capture); err != nil {
