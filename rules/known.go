@@ -80,7 +80,7 @@ func (k *Symbols) AddRules(rules []*Rule) {
 
 // AddFiles adds the names of each symbols.txt of a file system.
 func (k *Symbols) AddFiles(dir fs.FS) error {
-	return fs.WalkDir(dir, ".", func(p string, e fs.DirEntry, err error) error {
+	return walk(dir, func(p string, e fs.DirEntry, err error) error {
 		if err != nil || path.Base(p) != SymbolsFile {
 			return err
 		}

@@ -48,7 +48,8 @@ func (s *Set) failed(id string) bool {
 	return slices.ContainsFunc(s.broken, func(r *Rule) bool { return r.ID == id })
 }
 
-// Source is a folder of rules. A rule of a later source may override one of an
+// Source is a folder of rules; folders below it whose names begin with a dot are
+// left out. A rule of a later source may override one of an
 // earlier source.
 type Source struct {
 	FS fs.FS
@@ -104,7 +105,7 @@ func (l *loader) fail(file string, at mark, code, format string, args ...any) {
 func (l *loader) source(index int, src Source) {
 	files := 0
 	prep, _ := readPrepared(src.Prepared) // without it, it takes longer
-	err := fs.WalkDir(src.FS, ".", func(p string, e fs.DirEntry, err error) error {
+	err := walk(src.FS, func(p string, e fs.DirEntry, err error) error {
 		file := path.Join(src.Name, p)
 		if err != nil {
 			l.fail(file, mark{}, codeYAML, "%v", err)
@@ -183,6 +184,17 @@ func readFile(dir fs.FS, path string) ([]byte, error) {
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, maxFile+1))
+}
+
+// walk visits the files below a folder. Folders whose names begin with a dot are not
+// meant: .git, and where Kubernetes keeps what it links to.
+func walk(dir fs.FS, visit fs.WalkDirFunc) error {
+	return fs.WalkDir(dir, ".", func(p string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() && p != "." && strings.HasPrefix(e.Name(), ".") {
+			return fs.SkipDir
+		}
+		return visit(p, e, err)
+	})
 }
 
 func isTestFile(path string) bool {

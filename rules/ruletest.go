@@ -54,7 +54,7 @@ func LoadTestSources(sources ...Source) ([]Case, []Problem) {
 	l := loader{}
 	for _, src := range sources {
 		files := 0
-		err := fs.WalkDir(src.FS, ".", func(p string, e fs.DirEntry, err error) error {
+		err := walk(src.FS, func(p string, e fs.DirEntry, err error) error {
 			file := path.Join(src.Name, p)
 			if err != nil {
 				l.fail(file, mark{}, codeYAML, "%v", err)
@@ -122,7 +122,11 @@ func (d *decoder) testCase(n *yaml.Node, file string) Case {
 	c := Case{File: file, Line: n.Line, Col: n.Column}
 	before := len(d.problems)
 	d.mapping(n, "a case", fields{
-		"capture": func(n *yaml.Node) { c.Capture = path.Join(path.Dir(file), d.filled(n, "capture")) },
+		"capture": func(n *yaml.Node) {
+			if c.Capture = d.filled(n, "capture"); !path.IsAbs(c.Capture) {
+				c.Capture = path.Join(path.Dir(file), c.Capture)
+			}
+		},
 		"expect": func(n *yaml.Node) {
 			switch d.oneOf(n, "expect", "match", "no_match", "undetermined") {
 			case "match":

@@ -80,7 +80,7 @@ type testFile struct {
 }
 
 type caseFile struct {
-	Capture  string            `json:"capture" need:"y" doc:"A capture or a pasted backtrace; the path begins at this file's folder."`
+	Capture  string            `json:"capture" need:"y" doc:"A capture or a pasted backtrace; the path begins at this file's folder, unless it is absolute."`
 	Expect   string            `json:"expect" need:"y" enum:"match|no_match|undetermined" doc:"What the rule must say."`
 	Captures map[string]string `json:"captures" doc:"What as= captured: file:line; * and ? stand for any characters."`
 	Score    string            `json:"score" pattern:"^[<>]=-?[0-9]*\\.?[0-9]+$" doc:"A bound of the score: \">=0.8\"."`

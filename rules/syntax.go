@@ -18,7 +18,7 @@ const (
 	// maxUnreadable bounds the lines of a file that are reported for their bytes.
 	maxUnreadable = 10
 	// maxSought bounds what is read to find the line of a syntax error, in bytes.
-	maxSought = 4 << 20
+	maxSought = 2 << 20
 )
 
 // readable reports the bytes that YAML does not allow.

@@ -37,7 +37,7 @@ Exit code: 0 no problem, 1 a problem, 2 unreadable.`,
 			if err := f.check(); err != nil {
 				return err
 			}
-			return watching(cmd.Context(), s, f.watch, args, func() error { return lint(s, &f, args) })
+			return f.watching(cmd.Context(), s, f.watch, args, func() error { return lint(s, &f, args) })
 		},
 	}
 	f.flags(cmd, "text", "json", "sarif")
