@@ -285,7 +285,7 @@ func (x *evaluation) find(r *Rule) {
 // excepted reports whether an exception that has not expired covers the finding.
 func (r *Rule) excepted(f *Finding, now time.Time) (reason string, ok bool) {
 	for _, e := range r.exceptions {
-		if f.Site != nil && now.Before(e.until) && glob(e.site, f.Site.text()) {
+		if f.Site != nil && now.Before(e.until) && f.Site.at(e.site) {
 			return e.reason, true
 		}
 	}
@@ -299,6 +299,11 @@ func (s Site) text() string {
 		return s.Function
 	}
 	return fmt.Sprintf("%s:%d", s.File, s.Line)
+}
+
+// at reports whether a glob fits the place, with its line or without.
+func (s Site) at(pattern string) bool {
+	return glob(pattern, s.text()) || s.File != "" && glob(pattern, s.File)
 }
 
 func (s Site) less(o Site) bool {

@@ -156,6 +156,14 @@ func TestARuleThatPanicsTakesNoOtherDown(t *testing.T) {
 	}
 }
 
+func TestAnExpressionThatFailsIsReportedOnce(t *testing.T) {
+	const match = `{all: [{stack: leaf mremap}, {expr: "event.args.all(a, event.args.all(b, event.args.all(c, a + b + c > 0u)))"}]}`
+	res := evaluate(t, mustLoad(t, rule("a.b", match, "")), costly()).Results[0]
+	if len(res.Errors) != 1 || !strings.Contains(res.Errors[0], "cost") {
+		t.Errorf("%q", res.Errors)
+	}
+}
+
 func TestAnEventWithoutAStackIsRefused(t *testing.T) {
 	for _, i := range []int{-1, 1} {
 		o := observe(seen{"mremap", 1, 0})
@@ -236,6 +244,8 @@ func TestRulesHideEachOther(t *testing.T) {
 		{"a match that is too unsure hides nothing", []string{rule("a.one", match, ""), rule("a.two", match, "supersedes: [a.one]\nscore: {base: 0.2}")}, "a.one", ""},
 		{"a benign rule hides causes", []string{rule("a.one", match, ""), rule("idle.x", match, "kind: benign")}, "idle.x", "the process is healthy by idle.x"},
 		{"an exception hides until its day", []string{rule("a.one", match, late)}, "", "excepted: known"},
+		{"an exception for a file, on whatever line", []string{rule("a.one", match, strings.Replace(late, "/srv/a.php:*", "/srv/*.php", 1))}, "", "excepted: known"},
+		{"an exception for one line", []string{rule("a.one", match, strings.Replace(late, "a.php:*", "a.php:1", 1))}, "a.one", ""},
 		{"an exception for another place", []string{rule("a.one", match, strings.Replace(late, "/srv/a", "/srv/b", 1))}, "a.one", ""},
 		{"a rule for another PHP", []string{rule("a.one", match, "applies_to: {php: \"<8\"}")}, "", ""},
 	} {

@@ -267,6 +267,8 @@ func (g *program) kind() FrameKind {
 // frameText writes a frame as a backtrace would.
 func frameText(f *Frame) string {
 	switch {
+	case f.Unresolved() && f.Module == "":
+		return "??"
 	case f.Unresolved():
 		return "?? from " + f.Module
 	case f.Kind == PHP:

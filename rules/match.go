@@ -93,7 +93,9 @@ func (n *exprNode) eval(x *evaluation) outcome {
 	case errors.As(err, &unknown):
 		return outcome{verdict: Undetermined, missing: unknown.names}
 	case err != nil:
-		x.res.Errors = append(x.res.Errors, err.Error())
+		if msg := err.Error(); !slices.Contains(x.res.Errors, msg) { // it may be looked at again
+			x.res.Errors = append(x.res.Errors, msg)
+		}
 		return outcome{verdict: Undetermined}
 	case ok:
 		return outcome{verdict: Match}

@@ -83,6 +83,9 @@ func (v Version) String() string { return fmt.Sprintf("%s@%d", v.ID, v.Revision)
 // Text is the rule's file as it was read.
 func (r *Rule) Text() string { return r.text }
 
+// Message is the message as it is written, with {{name}} for what it shows.
+func (r *Rule) Message() string { return r.message.source }
+
 // Replaces is the rule that this one overrides, nil for none.
 func (r *Rule) Replaces() *Rule { return r.replaces }
 

@@ -36,7 +36,7 @@ type ruleFile struct {
 }
 
 type appliesFile struct {
-	PHP  string   `json:"php" doc:"A range of versions: \">=5.6 <9\"."`
+	PHP  string   `json:"php" pattern:"^\\s*(>=|<=|==|>|<|=)[0-9]+(\\.[0-9]+)*(\\s+(>=|<=|==|>|<|=)[0-9]+(\\.[0-9]+)*)*\\s*$" doc:"A range of versions: \">=5.6 <9\"."`
 	SAPI []string `json:"sapi" doc:"As php_sapi_name() says: fpm-fcgi, cli, apache2handler."`
 	Libc []string `json:"libc" enum:"glibc|musl" doc:"The C library."`
 }
@@ -69,7 +69,7 @@ type plusFile struct {
 }
 
 type exceptionFile struct {
-	Site   string `json:"site" need:"y" doc:"The place, file:line; * and ? stand for any characters."`
+	Site   string `json:"site" need:"y" doc:"The place, a file or file:line; * and ? stand for any characters."`
 	Until  string `json:"until" need:"y" pattern:"^[0-9]{4}-[0-9]{2}-[0-9]{2}$" doc:"The last day of the exception."`
 	Reason string `json:"reason" need:"y" doc:"Why it is known."`
 }

@@ -13,9 +13,10 @@ import (
 
 // template is a message with {{name}} or {{name|filter}} in it.
 type template struct {
-	text  []string // text[i] precedes names[i]
-	names []string
-	pipe  []string
+	source string
+	text   []string // text[i] precedes names[i]
+	names  []string
+	pipe   []string
 }
 
 var placeholder = regexp.MustCompile(`\{\{([^{}]*)\}\}`)
@@ -29,7 +30,7 @@ var filters = map[string]func(any) string{
 
 // parseTemplate reads a message, and says all that is wrong with it.
 func parseTemplate(s string, bound bindings) (*template, []error) {
-	t := &template{}
+	t := &template{source: s}
 	var bad []error
 	at := 0
 	for _, m := range placeholder.FindAllStringSubmatchIndex(s, -1) {

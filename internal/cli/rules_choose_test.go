@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestAFolderThatIsNamedTwiceIsReadOnce(t *testing.T) {
@@ -145,5 +147,41 @@ func TestWatchingWhatIsNotThereEnds(t *testing.T) {
 		if r := run(t, "rules", command, "--watch", "/no/such/folder"); r.code != 2 || !strings.Contains(r.err, "no such file") {
 			t.Errorf("%s: %+v", command, r)
 		}
+	}
+}
+
+// TestAnExpressionThatFailsIsShownOnceWithItsReason has a rule whose expression costs
+// too much on a capture.
+func TestAnExpressionThatFailsIsShownOnceWithItsReason(t *testing.T) {
+	quiet(t)
+	dir := t.TempDir()
+	const args = "event.args.all(X, "
+	costly := strings.Replace(args, "X", "a", 1) + strings.Replace(args, "X", "b", 1) + strings.Replace(args, "X", "c", 1) +
+		strings.Replace(args, "X", "d", 1) + strings.Replace(args, "X", "e", 1) + strings.Replace(args, "X", "f", 1) + "a + b + c + d + e + f >= 0u))))))"
+	write(t, filepath.Join(dir, "own.costly.yaml"), "schema: phpwhy/rule/v1\nid: own.costly\ntitle: t\nseverity: low\nmessage: m\nmatch: {expr: \""+costly+"\"}\n")
+	capture := captures + "concat-8.2-stripped.jsonl.zst"
+	r := run(t, "rules", "explain", "--rules", dir, "own.costly", capture)
+	if n := strings.Count(r.out, "cost limit exceeded"); n != 1 {
+		t.Errorf("%d times:\n%s", n, r.out)
+	}
+	r = run(t, "match", "--no-builtin-rules", "--rules", dir, capture)
+	if !strings.Contains(r.out, "own.costly: it failed, see the note") || strings.Count(r.out, "cost limit exceeded") != 1 {
+		t.Error(r.out)
+	}
+}
+
+func TestDocSpeaksJSON(t *testing.T) {
+	quiet(t)
+	dir := rulesDir(t, ruleText("concat_function", "refs: [https://example.org/]\nmaturity: experimental\nexplain: |\n  why\nfix: how"), goodTest)
+	var doc []map[string]any
+	decode(t, run(t, "rules", "doc", "--format", "json", dir).out, &doc)
+	want := map[string]any{"id": "own.concat", "title": "a string grows", "severity": "high", "kind": "cause", "maturity": "experimental",
+		"message": "{{site}} grows a string", "explain": "why", "fix": "how", "refs": []any{"https://example.org/"}}
+	if len(doc) != 1 || !cmp.Equal(want, doc[0]) {
+		t.Errorf("%v", cmp.Diff([]map[string]any{want}, doc))
+	}
+	decode(t, run(t, "rules", "doc", "--format", "json").out, &doc)
+	if len(doc) < 40 {
+		t.Errorf("%d rules", len(doc))
 	}
 }
