@@ -267,6 +267,11 @@ func (d *decoder) integer(n *yaml.Node, what string) (int, bool) {
 
 // oneOf reads one of a few words.
 func (d *decoder) oneOf(n *yaml.Node, what string, words ...string) string {
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!str" && plainTrap(n) != "" && !d.refused[n] {
+		// Quotes would not make it one of the words.
+		d.addf(n, codeValue, "%s is one of %s, not %q", what, strings.Join(words, ", "), n.Value)
+		return ""
+	}
 	s := d.filled(n, what)
 	for _, w := range words {
 		if s == w {

@@ -110,6 +110,7 @@ func TestAProblemCausesNoFurtherOnes(t *testing.T) {
 		{"a base that is a text", "{php: user}", `score: {base: "0.5"}`, "E004 base is a number"},
 		{"a bonus that is a list", "{php: user}", "score: {base: 0.5, plus: [{add: [1], if: stack.depth > 1}]}", "E004 add is a number"},
 		{"a revision that is a text", "{php: user}", `revision: "2"`, "E004 revision is a whole number"},
+		{"a word that is a truth value, and no severity", "{php: user}", "kind: no", `E006 kind is one of cause, benign, not "no"`},
 		{"an alias", "{php: user}", "title: &x t", "E001 anchors and aliases are not accepted"},
 		{"a key of a condition", `{stak: "leaf read as=site"}`, "", `E002 unknown key "stak" in a condition (did you mean stack?)`},
 		{"a message that is a mapping", "{php: user}", "message: {{site}}", "E004 message is a text; a text that begins with { or [ needs quotes"},
