@@ -84,6 +84,7 @@ func TestWhatIsNoYAMLIsPlacedWhereItIs(t *testing.T) {
 		{"a list", "- a\n", "1:1 E001 the file is not a mapping"},
 		{"a second document that is broken", fmt.Sprintf(minimal, "a.b", "---\nx: [\n"), "8:1 E001 did not find expected node content"},
 		{"a second document", fmt.Sprintf(minimal, "a.b", "---\nx: y\n"), "7:1 E001 one file holds one document"},
+		{"line ends of old Macs", strings.ReplaceAll(fmt.Sprintf(minimal, "a.b", ""), "\n", "\r"), ""},
 		{"Windows line ends", strings.ReplaceAll(fmt.Sprintf(minimal, "a.b", ""), "\n", "\r\n"), ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -31,7 +31,7 @@ func (d *decoder) readable() bool {
 			switch {
 			case r == utf8.RuneError && size <= 1:
 				what = "this is not UTF-8"
-			case r < ' ' && r != '\t' && (r != '\r' || at+1 < len(line)), r >= 0x7f && r < 0xa0 && r != 0x85, r == 0xfffe, r == 0xffff:
+			case r < ' ' && r != '\t' && r != '\r', r >= 0x7f && r < 0xa0 && r != 0x85, r == 0xfffe, r == 0xffff:
 				what = "control characters are not accepted"
 			}
 			if what != "" {
