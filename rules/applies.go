@@ -25,7 +25,7 @@ func (d *decoder) applies(n *yaml.Node) applies {
 	d.mapping(n, "applies_to", fields{
 		"php": func(n *yaml.Node) {
 			var err error
-			if text := d.text(n, "php"); text != "" {
+			if text := d.filled(n, "php"); text != "" {
 				a.text = text
 				if a.php, err = parseVersions(text); err != nil {
 					d.addf(n, codeValue, "%v", err)

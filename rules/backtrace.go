@@ -50,11 +50,11 @@ func ParseBacktrace(text string) (*Observation, error) {
 
 var (
 	// #1  0x00005653bb3fc545 in zend_mm_chunk_extend (heap=0x7f…) at /usr/…/zend_alloc.c:827
-	numbered = lazily(`^#(\d+)\s+(?:(0x[0-9a-f]+)(?: in\b| - 1\b)?)?\s*(.*)$`)
+	numbered = lazily(`^\s*#(\d+)\s+(?:(0x[0-9a-f]+)(?: in\b| - 1\b)?)?\s*(.*)$`)
 	// mremap(0x7f8936600000, 25288704, 25292800, 0) = 0x7f8936600000
-	call = lazily(`^(?:\[pid +\d+\] |\d+ +)?(?:[\d:.]+ )?([a-z_0-9]+)\((.*)\) += `)
+	call = lazily(`^\s*(?:\[pid +\d+\] |\d+ +)?(?:[\d:.]+ )?([a-z_0-9]+)\((.*)\) += `)
 	// > /usr/bin/php8.2(concat_function+0x20c) [0x2faf2c]
-	straceFrame = lazily(`^ > (.*?)\((?:([^()+]+)(?:\(.*\))?\+0x[0-9a-f]+)?\) \[0x[0-9a-f]+\]$`)
+	straceFrame = lazily(`^\s+> (.*?)\((?:([^()+]+)(?:\(.*\))?\+0x[0-9a-f]+)?\) \[0x[0-9a-f]+\]$`)
 	// addr=addr@entry=0x7fda7d200000
 	argument = lazily(`(\w+)=(?:\w+@entry=)?(0x[0-9a-f]+|-?\d+)`)
 )
@@ -73,7 +73,20 @@ type parser struct {
 // brokenOff begins the lines by which gdb says that a stack goes on.
 var brokenOff = []string{"(More stack frames follow", "Backtrace stopped:"}
 
+// unquotedLine is a line without the > of a mail or chat that quotes it. Frames of strace
+// have one of their own, behind a blank.
+func unquotedLine(s string) string {
+	for strings.HasPrefix(s, ">") {
+		if s = s[1:]; straceFrame().MatchString(s) {
+			break
+		}
+		s = strings.TrimPrefix(s, " ")
+	}
+	return s
+}
+
 func (p *parser) line(s string) {
+	s = unquotedLine(s)
 	if m := straceFrame().FindStringSubmatch(s); m != nil {
 		p.strace = true
 		p.add(Frame{Raw: m[2], Name: symname.Canonical(m[2]), Module: path.Base(m[1])})
@@ -91,7 +104,7 @@ func (p *parser) line(s string) {
 		p.stop = straceCall(m[1], m[2])
 		return
 	}
-	if slices.ContainsFunc(brokenOff, func(b string) bool { return strings.HasPrefix(s, b) }) {
+	if slices.ContainsFunc(brokenOff, func(b string) bool { return strings.HasPrefix(strings.TrimSpace(s), b) }) {
 		p.broken = len(p.frames) > 0
 		return
 	}
@@ -112,11 +125,15 @@ func (p *parser) numbered(n string, addr bool, rest string) {
 		p.finish()
 	}
 	name, tail, isGDB := strings.Cut(rest, " (")
+	module := ""
+	if !isGDB {
+		name, module = euModule(rest)
+	}
 	if isGDB && !addr && n != "0" && len(p.frames) > 0 {
 		// gdb leaves out the address of a frame that has another inlined into it.
 		p.frames[len(p.frames)-1].Inlined = true
 	}
-	f := Frame{Raw: name}
+	f := Frame{Raw: name, Module: module}
 	if name == "??" {
 		f.Raw = ""
 	}
@@ -130,6 +147,24 @@ func (p *parser) numbered(n string, addr bool, rest string) {
 	if n == "0" && isGDB {
 		p.stop = gdbCall(f.Name, tail)
 	}
+}
+
+// euModule splits what eu-stack -m writes, "concat_function - /usr/bin/php8.2", of
+// which the name may be missing.
+func euModule(s string) (name, module string) {
+	name, file := s, ""
+	if rest, ok := strings.CutPrefix(s, "- "); ok {
+		name, file = "", rest
+	} else if i := strings.LastIndex(s, " - "); i >= 0 {
+		name, file = s[:i], s[i+len(" - "):]
+	}
+	switch {
+	case strings.HasPrefix(file, "[vdso"):
+		return name, "[vdso]"
+	case strings.HasPrefix(file, "/"), strings.HasPrefix(file, "["):
+		return name, path.Base(file)
+	}
+	return s, ""
 }
 
 // place reads file:line or file:line:column.

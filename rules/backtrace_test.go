@@ -4,8 +4,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/phpwhy/phpwhy/rules/builtin"
 )
@@ -96,6 +99,48 @@ Thread 1 (LWP 6):
 	fs := o.Stacks[0].Frames
 	if fs[0].Module != "libc.so.6" || fs[1].Line != 32426 || fs[2].Name != "<signal handler called>" || !fs[3].Unresolved() {
 		t.Errorf("%+v", fs)
+	}
+}
+
+func TestPastedStacksMayBeQuotedOrIndented(t *testing.T) {
+	const gdb = "#0  0x00007f00 in poll () from /lib/libc.so.6\n#1  0x00005600 in php_pollfd_for (fd=1)\n    at /usr/src/php/main/network.c:7\n#2  0x00005601 in ?? ()\n"
+	const strace = "mremap(0x7f8936600000, 8192, 12288, 0) = 0x7f8936600000\n > /lib/libc.so.6(mremap+0xa) [0x11]\n > /usr/bin/php8.2(concat_function+0x20c) [0x2f]\n"
+	each := func(prefix, text string) string {
+		return prefix + strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n"+prefix) + "\n"
+	}
+	for _, text := range []string{gdb, strace} {
+		want, err := ParseBacktrace(text)
+		if err != nil || len(want.Stacks) != 1 || len(want.Stacks[0].Frames) < 2 {
+			t.Fatal(want, err)
+		}
+		for _, prefix := range []string{"    ", "\t", "> ", ">", ">> ", "> > ", ">   "} {
+			got, err := ParseBacktrace(each(prefix, text))
+			if err != nil {
+				t.Errorf("%q: %v", prefix, err)
+			} else if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%q: %s", prefix, diff)
+			}
+		}
+	}
+}
+
+func TestEUStackNamesModules(t *testing.T) {
+	// eu-stack -m, and -v, which marks return addresses.
+	for _, text := range []string{
+		"#0  0x00007f4228eed503 clock_nanosleep@GLIBC_2.2.5 - /usr/lib/x86_64-linux-gnu/libc.so.6\n#1  0x0000557fda56284a - /usr/bin/php8.2\n#2  0x0000557fda6a6ccd execute_ex - /usr/bin/php8.2\n#3  0x00007ffd1 clock_gettime - [vdso: 8798]\n",
+		"#0  0x00007f4228eed503     __GI___clock_nanosleep - /usr/lib/x86_64-linux-gnu/libc.so.6\n    ../sysdeps/clock_nanosleep.c:71:10\n#1  0x0000557fda56284a - 1 - /usr/bin/php8.2\n#2  0x0000557fda6a6ccd - 1 execute_ex - /usr/bin/php8.2\n#3  0x00007ffd1 - 1 clock_gettime - [vdso: 8798]\n",
+	} {
+		o, err := ParseBacktrace(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, f := range o.Stacks[0].Frames {
+			got = append(got, f.Name+" "+f.Module)
+		}
+		if want := []string{"clock_nanosleep libc.so.6", " php8.2", "execute_ex php8.2", "clock_gettime [vdso]"}; !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }
 

@@ -31,8 +31,9 @@ type BenchResult struct {
 	// Naive is how long all rules take on one stack when each pattern is tried
 	// by backtracking over names.
 	Naive time.Duration
-	// Of one stack: the alternatives that the index proposes, and those of
-	// which the stack has all required names.
+	// Of one stack: the alternatives that the index proposes, and the automatons
+	// that ran: for those of them of which the stack has all required names, and
+	// for PHP patterns where the native ones of their condition match.
 	Candidates, Ran float64
 	Hits            int // matches of alternatives
 	Slowest         []RuleCost

@@ -3,6 +3,7 @@ package rules
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"cel.dev/cel-go/cel"
 	"gopkg.in/yaml.v3"
@@ -13,6 +14,8 @@ const (
 	inStops   = "stops"
 	inSamples = "samples"
 	inAny     = "any"
+	// onSymbol begins what a pattern lacks whose leaf had no breakpoint.
+	onSymbol = "stops on "
 	// wholeStacks is what a pattern lacks that wants the root.
 	wholeStacks = "whole stacks"
 	// phpFrames is what a PHP pattern lacks on a stack without any.
@@ -43,6 +46,8 @@ type (
 		at   mark // of its first line
 		// group is the number of its condition in the rule.
 		group int
+		// broken is set when not all of its lines could be read; it is only linted.
+		broken bool
 	}
 )
 
@@ -64,9 +69,9 @@ func (n *exprNode) walk(f func(node)) { f(n) }
 func (n *seenNode) walk(f func(node)) { f(n) }
 
 // condition reads one node of match, and adds to bound what its lines capture.
-func (d *decoder) condition(n *yaml.Node, bound map[string]bool) node {
-	if n.Kind != yaml.MappingNode {
-		d.addf(n, codeType, "a condition is a mapping with all, any, not, stack, php or expr")
+func (d *decoder) condition(n *yaml.Node, bound bindings) node {
+	if !d.is(n, yaml.MappingNode, "a condition is a mapping with all, any, not, stack, php or expr") {
+		d.blind = true
 		return &allNode{}
 	}
 	var out node
@@ -98,7 +103,7 @@ func (d *decoder) condition(n *yaml.Node, bound map[string]bool) node {
 		"all": func(n *yaml.Node) { set(n, &allNode{many(n, "all")}) },
 		"any": func(n *yaml.Node) { set(n, &anyNode{many(n, "any")}) },
 		// What is absent captures nothing, so its names are not bound.
-		"not":  func(n *yaml.Node) { set(n, &notNode{d.condition(n, map[string]bool{})}) },
+		"not":  func(n *yaml.Node) { set(n, &notNode{d.condition(n, make(bindings))}) },
 		"expr": func(n *yaml.Node) { e := d.expr(n, "expr", cel.BoolType); set(n, &exprNode{e}) },
 		"in": func(n *yaml.Node) {
 			in = n
@@ -106,7 +111,8 @@ func (d *decoder) condition(n *yaml.Node, bound map[string]bool) node {
 		},
 		"share": func(n *yaml.Node) {
 			in = n
-			if seen.share = d.number(n, "share"); seen.share <= 0 || seen.share > 1 {
+			v, ok := d.number(n, "share")
+			if seen.share = v; ok && (v <= 0 || v > 1) {
 				d.addf(n, codeValue, "share lies above 0 and up to 1")
 			}
 		},
@@ -114,8 +120,10 @@ func (d *decoder) condition(n *yaml.Node, bound map[string]bool) node {
 		"php":   patterns(&seen.php, true),
 	})
 	if out == nil {
-		d.addf(n, codeMissing, "the condition is empty")
-		return &allNode{}
+		if in != nil || len(n.Content) == 0 {
+			d.addf(n, codeMissing, "the condition is empty")
+		}
+		return &allNode{} // else its keys have been refused
 	}
 	if in != nil && out != seen {
 		d.addf(in, codeValue, "in and share go with stack or php")
@@ -124,28 +132,36 @@ func (d *decoder) condition(n *yaml.Node, bound map[string]bool) node {
 }
 
 // alternatives reads a pattern, or several with names.
-func (d *decoder) alternatives(n *yaml.Node, php bool, bound map[string]bool) []alternative {
+func (d *decoder) alternatives(n *yaml.Node, php bool, bound bindings) []alternative {
 	one := func(name string, n *yaml.Node) alternative {
+		before := len(d.problems)
 		text := d.text(n, "a pattern")
+		if d.refused[n] || len(d.problems) > before && blank(text) {
+			d.blind = true
+			return alternative{name: name, broken: true}
+		}
 		p, bad := parsePattern(text, php)
 		for _, i := range slices.Sorted(maps.Keys(bad)) {
 			at := d.lineOf(n, i)
 			d.at(at.line, at.col, codePattern, "%v", bad[i])
+			for _, as := range captures().FindAllStringSubmatch(lineAt(text, i), -1) {
+				bound[as[1]] = cel.StringType
+			}
 		}
 		for i := range p.elements {
 			e := &p.elements[i]
 			e.at = d.lineOf(n, e.no-1)
 			if e.as != "" {
-				bound[e.as] = true
+				bound[e.as] = cel.StringType
 			}
 		}
-		return alternative{name: name, prg: compile(p), at: d.lineOf(n, 0)}
+		return alternative{name: name, prg: compile(p), at: d.lineOf(n, 0), broken: len(bad) > 0}
 	}
 	if n.Kind == yaml.ScalarNode {
 		return []alternative{one("", n)}
 	}
-	if n.Kind != yaml.MappingNode {
-		d.addf(n, codeType, "write a pattern, or several with names")
+	if !d.is(n, yaml.MappingNode, "write a pattern, or several with names") {
+		d.blind = true
 		return nil
 	}
 	var out []alternative
@@ -159,6 +175,16 @@ func (d *decoder) alternatives(n *yaml.Node, php bool, bound map[string]bool) []
 		d.addf(n, codeMissing, "no pattern")
 	}
 	return out
+}
+
+// captures finds what a frame line captures, even when the line is bad.
+var captures = lazily(`\bas=([A-Za-z_][A-Za-z_0-9]*)`)
+
+func lineAt(text string, i int) string {
+	if lines := strings.Split(text, "\n"); i < len(lines) {
+		return lines[i]
+	}
+	return ""
 }
 
 // lineOf finds line i (from 0) of a text in the file.

@@ -25,6 +25,10 @@ type decoder struct {
 	trusted  bool      // expressions are compiled when they are first needed
 	lines    []string
 	problems []Problem
+	// refused are the nodes that can't be read, and about which a problem says why.
+	refused map[*yaml.Node]bool
+	// blind is set when a name may have been bound where it could not be read.
+	blind bool
 	// keys, when not nil, is filled with the keys that each kind of mapping knows,
 	// for the test that holds the JSON Schema to them.
 	keys map[string][]string
@@ -60,56 +64,69 @@ func (d *decoder) document(b []byte) *yaml.Node {
 	if doc := d.prepared.doc(d.path, b); doc != nil {
 		return doc
 	}
-	dec := yaml.NewDecoder(strings.NewReader(string(b)))
-	var doc yaml.Node
-	if err := dec.Decode(&doc); err != nil {
-		line := 1
-		msg := strings.TrimPrefix(err.Error(), "yaml: ")
-		if rest, ok := strings.CutPrefix(msg, "line "); ok {
-			num, text, _ := strings.Cut(rest, ":")
-			if n, err := strconv.Atoi(num); err == nil {
-				// The parser counts from 0 in some messages, and past the end in others.
-				line, msg = min(max(n, 1), 1+strings.Count(string(b), "\n")), strings.TrimSpace(text)
-			}
-		}
-		d.at(line, 1, codeYAML, "%s", msg)
+	if !d.readable() {
 		return nil
 	}
-	var more yaml.Node
-	if err := dec.Decode(&more); err == nil {
-		d.addf(&more, codeYAML, "one file holds one document")
+	var docs []*yaml.Node
+	if err := eachDocument(string(b), func(n *yaml.Node) { docs = append(docs, n) }); err != nil {
+		d.syntax(err)
 		return nil
 	}
-	if len(doc.Content) != 1 || doc.Content[0].Kind != yaml.MappingNode {
-		d.addf(&doc, codeYAML, "the file is not a mapping")
+	if len(docs) == 0 || len(docs) == 1 && docs[0].Content[0].Tag == "!!null" {
+		d.at(1, 1, codeYAML, "the file is empty")
 		return nil
 	}
-	if d.acceptable(doc.Content[0], 0); len(d.problems) > 0 {
+	if len(docs) > 1 {
+		d.addf(docs[1], codeYAML, "one file holds one document")
+	}
+	root := docs[0].Content[0]
+	if root.Kind != yaml.MappingNode {
+		d.addf(root, codeYAML, "the file is not a mapping")
 		return nil
 	}
-	return doc.Content[0]
+	d.refused = make(map[*yaml.Node]bool)
+	d.acceptable(root, 0)
+	return root
 }
 
 // acceptable refuses what makes YAML treacherous: anchors, aliases, tags, merge
-// keys and endless nesting.
+// keys and endless nesting. The rest of the file is read all the same.
 func (d *decoder) acceptable(n *yaml.Node, depth int) {
 	switch {
 	case depth > maxDepth:
+		d.refused[n] = true
 		d.addf(n, codeYAML, "nested deeper than %d levels", maxDepth)
 		return
 	case n.Kind == yaml.AliasNode || n.Anchor != "":
 		d.addf(n, codeYAML, "anchors and aliases are not accepted")
 	case n.Style&yaml.TaggedStyle != 0:
+		d.refused[n] = n.Kind == yaml.ScalarNode
 		d.addf(n, codeYAML, "tags such as %s are not accepted; put a text in quotes", n.Tag)
 	case n.Tag == "!!merge":
 		d.addf(n, codeYAML, "merge keys are not accepted")
 	}
 	if n.Kind == yaml.AliasNode {
+		d.refused[n] = true
 		return
 	}
 	for _, c := range n.Content {
 		d.acceptable(c, depth+1)
 	}
+}
+
+// is reports whether a node is of a kind, and what it should be if it isn't. Of a
+// node that was refused enough has been said.
+func (d *decoder) is(n *yaml.Node, kind yaml.Kind, format string, args ...any) bool {
+	if d.refused[n] {
+		return false
+	}
+	if n.Kind != kind {
+		if kind == yaml.ScalarNode && n.Style&yaml.FlowStyle != 0 {
+			format += needsQuotes
+		}
+		d.addf(n, codeType, format, args...)
+	}
+	return n.Kind == kind
 }
 
 // fields maps keys to what reads their values.
@@ -119,8 +136,7 @@ func (f fields) names() []string { return slices.Sorted(maps.Keys(f)) }
 
 // mapping reads a mapping with known keys.
 func (d *decoder) mapping(n *yaml.Node, what string, f fields, required ...string) {
-	if n.Kind != yaml.MappingNode {
-		d.addf(n, codeType, "%s is a mapping", what)
+	if !d.is(n, yaml.MappingNode, "%s is a mapping", what) {
 		return
 	}
 	if d.keys != nil {
@@ -129,13 +145,15 @@ func (d *decoder) mapping(n *yaml.Node, what string, f fields, required ...strin
 	seen := d.pairs(n, func(k, v *yaml.Node) {
 		read, ok := f[k.Value]
 		if !ok {
+			d.blind = true // whatever it was to bind
 			d.addf(k, codeUnknown, "unknown key %q in %s%s", k.Value, what, didYouMean(k.Value, f.names()))
 			return
 		}
 		read(v)
 	})
 	for _, r := range required {
-		if !seen[r] {
+		// What a merge key would bring is not known.
+		if !seen[r] && !seen["<<"] {
 			d.addf(n, codeMissing, "%s needs %s", what, r)
 		}
 	}
@@ -146,6 +164,10 @@ func (d *decoder) pairs(n *yaml.Node, visit func(k, v *yaml.Node)) map[string]bo
 	seen := make(map[string]bool)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
+		if k.Tag == "!!merge" || d.refused[k] {
+			d.blind, seen["<<"] = true, true
+			continue
+		}
 		if k.Kind != yaml.ScalarNode {
 			d.addf(k, codeType, "a key is a word")
 			continue
@@ -169,8 +191,7 @@ func (d *decoder) pairs(n *yaml.Node, visit func(k, v *yaml.Node)) map[string]bo
 // text reads a string. A scalar that YAML takes for something else (no, on,
 // 1.10, 0x1f, null) must be quoted: it would not be what stands there.
 func (d *decoder) text(n *yaml.Node, what string) string {
-	if n.Kind != yaml.ScalarNode {
-		d.addf(n, codeType, "%s is a text", what)
+	if !d.is(n, yaml.ScalarNode, "%s is a text", what) {
 		return ""
 	}
 	if n.Tag != "!!str" {
@@ -182,6 +203,19 @@ func (d *decoder) text(n *yaml.Node, what string) string {
 	}
 	return n.Value
 }
+
+// filled reads a string that has to say something.
+func (d *decoder) filled(n *yaml.Node, what string) string {
+	before := len(d.problems)
+	s := d.text(n, what)
+	if !blank(s) || d.refused[n] || len(d.problems) > before {
+		return s
+	}
+	d.addf(n, codeValue, "%s is empty", what)
+	return ""
+}
+
+func blank(s string) bool { return strings.TrimSpace(s) == "" }
 
 // sexagesimal is a number of base 60 in YAML 1.1: 12:30 is 750 there.
 var sexagesimal = regexp.MustCompile(`^[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?$`)
@@ -205,27 +239,40 @@ func plainTrap(n *yaml.Node) string {
 // leadingZero finds numbers that are octal to some YAML readers.
 var leadingZero = regexp.MustCompile(`^[-+]?0[0-9]`)
 
-func (d *decoder) number(n *yaml.Node, what string) float64 {
-	v, err := strconv.ParseFloat(n.Value, 64)
-	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" && n.Tag != "!!float" || err != nil || v != v || leadingZero.MatchString(n.Value) {
-		d.addf(n, codeType, "%s is a number", what)
-		return 0
+// number reads a number; false when it is none.
+func (d *decoder) number(n *yaml.Node, what string) (float64, bool) {
+	if !d.is(n, yaml.ScalarNode, "%s is a number", what) {
+		return 0, false
 	}
-	return v
+	v, err := strconv.ParseFloat(n.Value, 64)
+	if n.Tag != "!!int" && n.Tag != "!!float" || err != nil || v != v || leadingZero.MatchString(n.Value) {
+		d.addf(n, codeType, "%s is a number", what)
+		return 0, false
+	}
+	return v, true
 }
 
-func (d *decoder) integer(n *yaml.Node, what string) int {
-	v, err := strconv.Atoi(n.Value)
-	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || err != nil || leadingZero.MatchString(n.Value) {
-		d.addf(n, codeType, "%s is a whole number", what)
-		return 0
+// integer reads a whole number; false when it is none.
+func (d *decoder) integer(n *yaml.Node, what string) (int, bool) {
+	if !d.is(n, yaml.ScalarNode, "%s is a whole number", what) {
+		return 0, false
 	}
-	return v
+	v, err := strconv.Atoi(n.Value)
+	if n.Tag != "!!int" || err != nil || leadingZero.MatchString(n.Value) {
+		d.addf(n, codeType, "%s is a whole number", what)
+		return 0, false
+	}
+	return v, true
 }
 
 // oneOf reads one of a few words.
 func (d *decoder) oneOf(n *yaml.Node, what string, words ...string) string {
-	s := d.text(n, what)
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!str" && plainTrap(n) != "" && !d.refused[n] {
+		// Quotes would not make it one of the words.
+		d.addf(n, codeValue, "%s is one of %s, not %q", what, strings.Join(words, ", "), n.Value)
+		return ""
+	}
+	s := d.filled(n, what)
 	for _, w := range words {
 		if s == w {
 			return s
@@ -238,8 +285,7 @@ func (d *decoder) oneOf(n *yaml.Node, what string, words ...string) string {
 }
 
 func (d *decoder) list(n *yaml.Node, what string, each func(*yaml.Node)) {
-	if n.Kind != yaml.SequenceNode {
-		d.addf(n, codeType, "%s is a list", what)
+	if !d.is(n, yaml.SequenceNode, "%s is a list", what) {
 		return
 	}
 	for _, c := range n.Content {
@@ -249,6 +295,13 @@ func (d *decoder) list(n *yaml.Node, what string, each func(*yaml.Node)) {
 
 func (d *decoder) texts(n *yaml.Node, what string) []string {
 	var out []string
-	d.list(n, what, func(c *yaml.Node) { out = append(out, d.text(c, what)) })
+	d.list(n, what, func(c *yaml.Node) {
+		before := len(d.problems)
+		s := d.text(c, what)
+		if len(d.problems) == before && !d.refused[c] && blank(s) {
+			d.addf(c, codeValue, "an entry of %s is empty", what)
+		}
+		out = append(out, s)
+	})
 	return out
 }

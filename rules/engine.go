@@ -54,7 +54,8 @@ type Result struct {
 	Missing []string
 	// Near is how near an undetermined rule came, 0 to 1.
 	Near float64
-	// Errors are expressions that failed while they were evaluated.
+	// Errors are expressions that failed while they were evaluated, and why a rule
+	// was given up.
 	Errors []string
 	// Skipped says why the rule was not evaluated: it is meant for other targets.
 	Skipped string
@@ -113,10 +114,7 @@ func (s *Set) Evaluate(o *Observation, opt Options) (Report, error) {
 	shared := s.evaluation(o)
 	var rep Report
 	for _, r := range s.rules {
-		res, x := Result{Rule: r}, *shared
-		x.res = &res
-		x.run(r, opt)
-		rep.Results = append(rep.Results, res)
+		rep.Results = append(rep.Results, shared.alone(r, opt))
 	}
 	s.hide(rep.Results)
 	for i := range rep.Results {
@@ -215,6 +213,21 @@ func (s *Set) hide(results []Result) {
 	}
 }
 
+// alone evaluates one rule so that nothing it does takes another down: should it
+// panic, it is undetermined, and its result says why.
+func (x *evaluation) alone(r *Rule, opt Options) (res Result) {
+	defer func() {
+		if p := recover(); p != nil {
+			res = Result{Rule: r, Verdict: Undetermined, Errors: []string{fmt.Sprintf("the rule was skipped: evaluating it failed: %v", p)}}
+		}
+	}()
+	own := *x
+	own.res = &res
+	res.Rule = r
+	own.run(r, opt)
+	return res
+}
+
 // run evaluates one rule.
 func (x *evaluation) run(r *Rule, opt Options) {
 	res := x.res
@@ -272,7 +285,7 @@ func (x *evaluation) find(r *Rule) {
 // excepted reports whether an exception that has not expired covers the finding.
 func (r *Rule) excepted(f *Finding, now time.Time) (reason string, ok bool) {
 	for _, e := range r.exceptions {
-		if f.Site != nil && now.Before(e.until) && glob(e.site, f.Site.text()) {
+		if f.Site != nil && now.Before(e.until) && f.Site.at(e.site) {
 			return e.reason, true
 		}
 	}
@@ -286,6 +299,11 @@ func (s Site) text() string {
 		return s.Function
 	}
 	return fmt.Sprintf("%s:%d", s.File, s.Line)
+}
+
+// at reports whether a glob fits the place, with its line or without.
+func (s Site) at(pattern string) bool {
+	return glob(pattern, s.text()) || s.File != "" && glob(pattern, s.File)
 }
 
 func (s Site) less(o Site) bool {

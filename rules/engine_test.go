@@ -63,6 +63,10 @@ func TestAConditionHasAVerdict(t *testing.T) {
 	truncated.Stacks[0].Truncated = true
 	unwatched := observe(seen{"execute_ex php:a", 0, 3})
 	unwatched.Watched = nil
+	// --break mmap: with stops, and without.
+	mapped, idle := observe(seen{"mmap zend_mm_alloc", 3, 0}), observe(seen{"execute_ex", 0, 3})
+	mapped.Watched, idle.Watched = []string{"mmap"}, []string{"mmap"}
+	grown := &Observation{Watched: []string{"mmap"}, Stacks: idle.Stacks, Events: series(9, func(i uint64) Event { return mmap(0x7f0000000000+i*page, page) })}
 	for _, c := range []struct {
 		name, match string
 		o           *Observation
@@ -77,6 +81,16 @@ func TestAConditionHasAVerdict(t *testing.T) {
 		{"stack and php must match the same event", "{in: stops, stack: leaf mremap, php: b}", mixed, NoMatch, ""},
 		{"stops that were watched for and did not come", "{in: stops, stack: leaf mremap}", observe(seen{"execute_ex", 0, 3}), NoMatch, ""},
 		{"stops that were not watched for", "{in: stops, stack: leaf mremap}", unwatched, Undetermined, "stops (needs: attach"},
+		{"stops on another function", "{in: stops, stack: leaf mremap}", mapped, Undetermined, "stops on mremap (needs: --break mremap)"},
+		{"no stops, and another function was watched", "{in: stops, stack: leaf mremap}", idle, Undetermined, "stops on mremap (needs: --break mremap)"},
+		{"one of two functions was watched", "{in: stops, stack: \"leaf opt mremap\\nmmap\"}", idle, Undetermined, "stops on mremap"},
+		{"an alternative that was not watched for", "{in: stops, stack: {a: leaf mmap, b: leaf mremap}}", idle, Undetermined, "stops on mremap"},
+		{"an alternative that was, and came", "{in: stops, stack: {a: leaf mmap, b: leaf mremap}}", mapped, Match, ""},
+		{"the function that was watched did not come", "{in: stops, stack: leaf mmap}", idle, NoMatch, ""},
+		{"whatever was watched did not come", "{in: stops, stack: concat_function}", idle, NoMatch, ""},
+		{"a glob is no function", "{in: stops, stack: leaf m*}", idle, NoMatch, ""},
+		{"growth needs both functions", "{expr: chain.steps >= 1}", idle, Undetermined, "chain.steps (needs: attach with breakpoints on mmap and mremap"},
+		{"growth by the one function that was watched", "{expr: chain.steps >= 8}", grown, Match, ""},
 		{"samples that were not taken", "{in: samples, stack: leaf mremap}", observe(seen{"mremap", 3, 0}), Undetermined, "samples (needs:"},
 		{"nothing at all", "{in: any, stack: leaf mremap}", observe(), Undetermined, "stacks (needs:"},
 		{"a root that was not read", "{in: stops, stack: root concat_function}", truncated, Undetermined, "whole stacks"},
@@ -121,6 +135,33 @@ func costly() *Observation {
 		o.Events[0].Args[i] = uint64(i + 1)
 	}
 	return o
+}
+
+func TestARuleThatPanicsTakesNoOtherDown(t *testing.T) {
+	s := mustLoad(t, rule("a.bad", "{expr: stack.depth > 0}", ""), rule("a.good", "{expr: stack.depth > 0}", ""))
+	s.Rule("a.bad").match = &exprNode{} // no file can bring this about
+	o := observe(seen{"mremap concat_function", 1, 0})
+	rep := evaluate(t, s, o)
+	if bad := rep.Results[0]; bad.Verdict != Undetermined || len(bad.Errors) != 1 || !strings.Contains(bad.Errors[0], "the rule was skipped: evaluating it failed") {
+		t.Errorf("%+v", bad)
+	}
+	if len(rep.Findings) != 1 || rep.Findings[0].Rule != "a.good" {
+		t.Errorf("%+v", rep.Findings)
+	}
+	if e, err := s.Explain("a.good", o, Options{}); err != nil || e.Verdict != Match {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if _, err := s.Explain("a.bad", o, Options{}); err == nil || !strings.Contains(err.Error(), "a.bad can't be explained") {
+		t.Error(err)
+	}
+}
+
+func TestAnExpressionThatFailsIsReportedOnce(t *testing.T) {
+	const match = `{all: [{stack: leaf mremap}, {expr: "event.args.all(a, event.args.all(b, event.args.all(c, a + b + c > 0u)))"}]}`
+	res := evaluate(t, mustLoad(t, rule("a.b", match, "")), costly()).Results[0]
+	if len(res.Errors) != 1 || !strings.Contains(res.Errors[0], "cost") {
+		t.Errorf("%q", res.Errors)
+	}
 }
 
 func TestAnEventWithoutAStackIsRefused(t *testing.T) {
@@ -203,6 +244,8 @@ func TestRulesHideEachOther(t *testing.T) {
 		{"a match that is too unsure hides nothing", []string{rule("a.one", match, ""), rule("a.two", match, "supersedes: [a.one]\nscore: {base: 0.2}")}, "a.one", ""},
 		{"a benign rule hides causes", []string{rule("a.one", match, ""), rule("idle.x", match, "kind: benign")}, "idle.x", "the process is healthy by idle.x"},
 		{"an exception hides until its day", []string{rule("a.one", match, late)}, "", "excepted: known"},
+		{"an exception for a file, on whatever line", []string{rule("a.one", match, strings.Replace(late, "/srv/a.php:*", "/srv/*.php", 1))}, "", "excepted: known"},
+		{"an exception for one line", []string{rule("a.one", match, strings.Replace(late, "a.php:*", "a.php:1", 1))}, "a.one", ""},
 		{"an exception for another place", []string{rule("a.one", match, strings.Replace(late, "/srv/a", "/srv/b", 1))}, "a.one", ""},
 		{"a rule for another PHP", []string{rule("a.one", match, "applies_to: {php: \"<8\"}")}, "", ""},
 	} {

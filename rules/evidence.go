@@ -2,10 +2,13 @@ package rules
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 
 	"cel.dev/cel-go/cel"
+
+	"github.com/phpwhy/phpwhy/symbolize/symname"
 )
 
 // evidence are the names that expressions know, with their types and how the
@@ -189,9 +192,13 @@ func collect(o *Observation) map[string]any {
 		}
 	}
 	stops, samples := count(o)
-	// A pasted stack or two show no growth, and no lack of it.
-	if (watches(o, "mmap") || watches(o, "mremap")) && (o.Duration > 0 || stops >= fewStops) {
-		collectChain(DeriveChain(o.Events), vars)
+	// A pasted stack or two show no growth, and no lack of it. Neither does one
+	// function without the other: blocks grow by mremap or by mmap.
+	if o.Duration > 0 || stops >= fewStops {
+		both := watches(o, "mmap") && watches(o, "mremap")
+		if c := DeriveChain(o.Events); both || c.Steps > 0 {
+			collectChain(c, vars)
+		}
 	}
 	if s := o.Duration.Seconds(); s > 0 {
 		if len(o.Watched) > 0 {
@@ -217,13 +224,9 @@ func collectChain(c Chain, vars map[string]any) {
 	}
 }
 
+// watches reports whether a function, by its canonical name, had a breakpoint.
 func watches(o *Observation, symbol string) bool {
-	for _, w := range o.Watched {
-		if w == symbol {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(o.Watched, func(w string) bool { return symname.Canonical(w) == symbol })
 }
 
 func count(o *Observation) (stops, samples int) {
@@ -333,6 +336,9 @@ var elsewhere = map[string]string{
 func missing(name string) string {
 	if text, ok := elsewhere[name]; ok {
 		return text
+	}
+	if symbol, ok := strings.CutPrefix(name, onSymbol); ok {
+		return fmt.Sprintf("%s (needs: --break %s)", name, symbol)
 	}
 	if e, ok := evidence[name]; ok {
 		return fmt.Sprintf("%s (needs: %s)", name, e.how)

@@ -89,7 +89,10 @@ func (s *Set) Explain(id string, o *Observation, opt Options) (*Explanation, err
 	}
 	x := s.evaluation(o)
 	res := rep.of(r)
-	e := &Explanation{Result: *res, Match: x.explain(r, r.match)}
+	e := &Explanation{Result: *res}
+	if err := attempt(func() { e.Match = x.explain(r, r.match) }); err != nil {
+		return nil, fmt.Errorf("rule %s can't be explained: %w", id, err)
+	}
 	e.Reported = res.Finding != nil && res.Hidden == ""
 	for _, n := range slices.Sorted(maps.Keys(r.bind)) {
 		e.Bind = append(e.Bind, x.value(n, r.bind[n]))
@@ -99,7 +102,9 @@ func (s *Set) Explain(id string, o *Observation, opt Options) (*Explanation, err
 	}
 	for i := range rep.Results {
 		if other := &rep.Results[i]; other.Rule != r && other.Skipped == "" {
-			n := Near{Rule: other.Rule, Verdict: other.Verdict, Fraction: x.near(other.Rule.match)}
+			n := Near{Rule: other.Rule, Verdict: other.Verdict}
+			// A rule that fails is as far away as can be.
+			_ = attempt(func() { n.Fraction = x.near(other.Rule.match) })
 			if other.Finding != nil {
 				n.Score = other.Finding.Confidence
 			}
@@ -114,6 +119,17 @@ func (s *Set) Explain(id string, o *Observation, opt Options) (*Explanation, err
 	})
 	e.Nearest = e.Nearest[:min(len(e.Nearest), maxNear)]
 	return e, nil
+}
+
+// attempt turns a panic into an error: one bad rule must not take others down.
+func attempt(f func()) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%v", p)
+		}
+	}()
+	f()
+	return nil
 }
 
 func (x *evaluation) explain(r *Rule, n node) Explained {
@@ -251,6 +267,8 @@ func (g *program) kind() FrameKind {
 // frameText writes a frame as a backtrace would.
 func frameText(f *Frame) string {
 	switch {
+	case f.Unresolved() && f.Module == "":
+		return "??"
 	case f.Unresolved():
 		return "?? from " + f.Module
 	case f.Kind == PHP:

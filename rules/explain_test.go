@@ -88,3 +88,19 @@ func TestProgressAgreesWithMatching(t *testing.T) {
 		last = p.element
 	}
 }
+
+func TestFramesAreWrittenAsInABacktrace(t *testing.T) {
+	for _, c := range []struct {
+		f    Frame
+		want string
+	}{
+		{Frame{Name: "mremap", Module: "libc.so.6"}, "mremap"},
+		{Frame{Module: "php8.2"}, "?? from php8.2"},
+		{Frame{}, "??"},
+		{Frame{Kind: PHP, Class: "A", Name: "f", File: "/a.php", Line: 7}, "A::f() at /a.php:7"},
+	} {
+		if got := frameText(&c.f); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+}

@@ -36,10 +36,11 @@ type expr struct {
 	// when that is still to be done.
 	checked []byte
 
-	once sync.Once
-	prg  cel.Program
-	uses []string // the evidence it names, sorted
-	bad  *exprError
+	once  sync.Once
+	prg   cel.Program
+	uses  []string  // the evidence it names, sorted
+	gives *cel.Type // what it evaluates to
+	bad   exprErrors
 }
 
 // exprError is what is wrong with an expression, and where in its text.
@@ -48,31 +49,42 @@ type exprError struct {
 	msg       string
 }
 
-func (e *exprError) Error() string { return e.msg }
+// exprErrors is all that is wrong with an expression.
+type exprErrors []exprError
+
+func (es exprErrors) Error() string {
+	msgs := make([]string, len(es))
+	for i, e := range es {
+		msgs[i] = e.msg
+	}
+	return strings.Join(msgs, "; ")
+}
+
+func oneError(msg string) exprErrors { return exprErrors{{msg: msg}} }
 
 // compile checks and compiles, once.
-func (e *expr) compile() *exprError {
+func (e *expr) compile() exprErrors {
 	e.once.Do(func() { e.bad = e.compileNow() })
 	return e.bad
 }
 
-func (e *expr) compileNow() *exprError {
+func (e *expr) compileNow() exprErrors {
 	env, err := environment()
 	if err != nil {
-		return &exprError{msg: err.Error()}
+		return oneError(err.Error())
 	}
 	ast, bad := e.ast(env)
 	if bad != nil {
 		return bad
 	}
 	if e.want != nil && !ast.OutputType().IsExactType(e.want) {
-		return &exprError{msg: fmt.Sprintf("the expression gives %s, not %s", ast.OutputType(), e.want)}
+		return oneError(fmt.Sprintf("the expression gives %s, not %s", ast.OutputType(), e.want))
 	}
 	prg, err := env.Program(ast, cel.EvalOptions(cel.OptPartialEval), cel.CostLimit(maxCost))
 	if err != nil {
-		return &exprError{msg: err.Error()}
+		return oneError(err.Error())
 	}
-	e.prg = prg
+	e.prg, e.gives = prg, ast.OutputType()
 	for _, r := range ast.NativeRep().ReferenceMap() {
 		if _, ok := evidence[r.Name]; ok && !slices.Contains(e.uses, r.Name) {
 			e.uses = append(e.uses, r.Name)
@@ -83,7 +95,7 @@ func (e *expr) compileNow() *exprError {
 }
 
 // ast parses and checks the text, unless that was done before.
-func (e *expr) ast(env *cel.Env) (*cel.Ast, *exprError) {
+func (e *expr) ast(env *cel.Env) (*cel.Ast, exprErrors) {
 	if e.checked != nil {
 		if ast, err := restore(e.checked); err == nil {
 			return ast, nil
@@ -92,6 +104,9 @@ func (e *expr) ast(env *cel.Env) (*cel.Ast, *exprError) {
 	ast, iss := env.Compile(e.text)
 	if iss.Err() != nil {
 		return nil, explainIssues(e.text, iss)
+	}
+	if bad := badRegexes(ast); len(bad) > 0 {
+		return nil, bad
 	}
 	return ast, nil
 }
@@ -107,50 +122,6 @@ func (e *expr) evidence() []string {
 // lazily compiles a regular expression that most runs do not need.
 func lazily(text string) func() *regexp.Regexp {
 	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
-}
-
-var (
-	// word finds dotted names in an expression.
-	word = lazily(`[A-Za-z_][A-Za-z_0-9]*(?:\.[A-Za-z_][A-Za-z_0-9]*)+`)
-	// quoted finds string literals, in which a dotted word is no name.
-	quoted = lazily(`"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'`)
-)
-
-// explainIssues takes the first problem, and a misspelt name before all others:
-// CEL splits chain.step at the dot and finds "chain" undeclared.
-func explainIssues(text string, iss *cel.Issues) *exprError {
-	blank := quoted().ReplaceAllStringFunc(text, func(s string) string { return strings.Repeat(" ", len(s)) })
-	for _, loc := range word().FindAllStringIndex(blank, -1) {
-		name := blank[loc[0]:loc[1]]
-		if _, ok := evidence[name]; !ok && knownSpace(name) {
-			before := text[:loc[0]]
-			return &exprError{
-				line: strings.Count(before, "\n"), col: len(before) - strings.LastIndexByte(before, '\n') - 1,
-				msg: fmt.Sprintf("no evidence is called %s%s", name, didYouMean(name, evidenceNames())),
-			}
-		}
-	}
-	first := iss.Errors()[0]
-	msg, _, _ := strings.Cut(first.Message, "\n")
-	switch {
-	case strings.Contains(msg, "applied to '(double, int)'"):
-		msg += "; write the number with a decimal point"
-	case strings.Contains(msg, "applied to '(int, double)'"):
-		msg += "; write the number without a decimal point"
-	}
-	return &exprError{line: max(first.Location.Line()-1, 0), col: max(first.Location.Column(), 0), msg: msg}
-}
-
-// knownSpace reports whether a dotted name begins like evidence, rather than
-// being a method call.
-func knownSpace(name string) bool {
-	space, _, _ := strings.Cut(name, ".")
-	for n := range evidence {
-		if strings.HasPrefix(n, space+".") {
-			return true
-		}
-	}
-	return nearest(space, []string{"chain", "proc", "stack", "rate", "event", "php", "pool", "lock", "fd", "hash"}) != ""
 }
 
 // errUnknown says which evidence an expression lacked.

@@ -19,15 +19,24 @@ import (
 //go:embed symbols.txt.gz
 var symbolsGz []byte
 
+// symbolsOlder lists what symbolsGz lacks of older versions of PHP, in the form of
+// a SymbolsFile.
+//
+//go:embed symbols-older.txt
+var symbolsOlder string
+
 // SymbolsFile is the name of a file in a folder of rules that lists further C
 // functions, one per line, # before a comment.
 const SymbolsFile = "symbols.txt"
 
-// shipped are the functions of symbolsGz, to whether stripped programs export
+// shipped are the functions of symbolsGz and symbolsOlder, to whether stripped programs export
 // them. A list that can't be read is empty: then no name is known, which a
 // test would notice.
 var shipped = sync.OnceValue(func() map[string]bool {
 	out := make(map[string]bool, 1<<15)
+	for _, n := range listedNames(symbolsOlder) {
+		out[n] = false
+	}
 	z, err := gzip.NewReader(bytes.NewReader(symbolsGz))
 	if err != nil {
 		return out
@@ -71,17 +80,35 @@ func (k *Symbols) AddRules(rules []*Rule) {
 
 // AddFiles adds the names of each symbols.txt of a file system.
 func (k *Symbols) AddFiles(dir fs.FS) error {
-	return fs.WalkDir(dir, ".", func(p string, e fs.DirEntry, err error) error {
+	return walk(dir, func(p string, e fs.DirEntry, err error) error {
 		if err != nil || path.Base(p) != SymbolsFile {
 			return err
 		}
 		b, err := readFile(dir, p)
-		for line := range strings.Lines(string(b)) {
-			line, _, _ = strings.Cut(line, "#")
-			k.Add(strings.Fields(line)...)
-		}
+		k.Add(listedNames(string(b))...)
 		return err
 	})
+}
+
+// listedNames reads the text of a SymbolsFile.
+func listedNames(text string) []string {
+	var out []string
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(line, "#")
+		out = append(out, strings.Fields(line)...)
+	}
+	return out
+}
+
+// addStacks adds the names of native frames.
+func (k *Symbols) addStacks(o *Observation) {
+	for i := range o.Stacks {
+		for j := range o.Stacks[i].Frames {
+			if f := &o.Stacks[i].Frames[j]; f.Kind == Native && f.Name != "" {
+				k.Add(f.Name)
+			}
+		}
+	}
 }
 
 func (k *Symbols) has(name string) bool {

@@ -15,6 +15,10 @@ type LintOptions struct {
 	Tests []Case
 	// Symbols are the C functions that are known beside PHP's own.
 	Symbols Symbols
+	// Open reads a capture of Tests by its path; what it has in its stacks is known to
+	// the rule under test. It is called when a name is not known otherwise; nil for
+	// never.
+	Open func(path string) (*Observation, error)
 	// Now is the time at which exceptions expire; with the zero time none does.
 	Now time.Time
 	// Only tells the rules that are meant, nil for all. The others are there
@@ -22,13 +26,14 @@ type LintOptions struct {
 	Only func(*Rule) bool
 }
 
-// Lint finds what loads without a problem and is yet a mistake.
+// Lint finds what loads without a problem and is yet a mistake. Of rules that did
+// not load it looks at the parts that have no problem.
 func (s *Set) Lint(o LintOptions) []Problem {
 	l := linter{set: s, o: o}
 	tested := make(map[string]map[Verdict]bool)
 	for i := range o.Tests {
 		c := &o.Tests[i]
-		if s.Rule(c.Rule) == nil && tested[c.Rule] == nil {
+		if !s.has(c.Rule) && tested[c.Rule] == nil && c.RuleLine > 0 {
 			l.file = c.File
 			l.addf(mark{c.RuleLine, c.RuleCol}, codeTestRule, "no rule is called %s%s", c.Rule, didYouMean(c.Rule, s.ids()))
 		}
@@ -36,8 +41,11 @@ func (s *Set) Lint(o LintOptions) []Problem {
 			tested[c.Rule] = make(map[Verdict]bool)
 		}
 		tested[c.Rule][c.Expect] = true
+		if c.Broken { // it may expect anything
+			tested[c.Rule][NoMatch] = true
+		}
 	}
-	for _, r := range s.rules {
+	for _, r := range slices.Concat(s.rules, s.broken) {
 		if o.Only == nil || o.Only(r) {
 			l.rule(r, tested[r.ID])
 		}
@@ -45,6 +53,9 @@ func (s *Set) Lint(o LintOptions) []Problem {
 	sortProblems(l.problems)
 	return l.problems
 }
+
+// has reports whether there is a rule of an id, whether it loads or not.
+func (s *Set) has(id string) bool { return s.Rule(id) != nil || s.failed(id) }
 
 func (s *Set) ids() []string { return slices.Sorted(maps.Keys(s.byID)) }
 
@@ -54,6 +65,7 @@ type linter struct {
 	o        LintOptions
 	file     string
 	problems []Problem
+	own      map[string]*Symbols // by rule: see captured
 }
 
 func (l *linter) addf(at mark, code, format string, args ...any) {
@@ -63,16 +75,18 @@ func (l *linter) addf(at mark, code, format string, args ...any) {
 func (l *linter) rule(r *Rule, tested map[Verdict]bool) {
 	l.file = r.File
 	switch {
+	case r.guessed:
 	case len(tested) == 0:
 		l.addf(r.at["id"], codeUntested, "no test says when %s matches; phpwhy rules new shows what a test looks like", r.ID)
-	case !tested[NoMatch]:
+	case !tested[NoMatch] && r.Maturity != "experimental":
+		// A draft has no near miss yet: it comes with use.
 		l.addf(r.at["id"], codeNoNearMiss, "no test says when %s does not match: add a capture of a near miss with expect: no_match", r.ID)
 	}
-	if r.Overrides != nil && r.replaces == nil {
+	if r.Overrides != nil && r.replaces == nil && !l.set.failed(r.ID) {
 		l.addf(r.at["overrides"], codeNoOverride, "no rule %s is loaded here that could be overridden", r.ID)
 	}
 	for _, id := range r.Supersedes {
-		if l.set.Rule(id) == nil {
+		if !l.set.has(id) && !blank(id) {
 			l.addf(r.at["supersedes"], codeSupersedes, "supersedes a rule that does not exist: %s%s", id, didYouMean(id, l.set.ids()))
 		}
 	}
@@ -89,7 +103,7 @@ func (l *linter) score(r *Rule) {
 	for _, p := range r.score.plus {
 		most += max(0, p.add)
 	}
-	if most < r.score.reportAt {
+	if most < r.score.reportAt && !r.bad["score"] {
 		l.addf(r.at["score"], codeNoReport, "the score is %.2f at most and never reaches report_at, %.2f", most, r.score.reportAt)
 	}
 }
@@ -104,7 +118,7 @@ func (l *linter) applies(r *Rule) {
 			l.addf(at, codeSAPI, "no SAPI is called %s%s", s, didYouMean(s, sapis))
 		}
 	}
-	if !released(r.applies.php) {
+	if !r.bad["applies_to"] && !released(r.applies.php) {
 		l.addf(at, codeNoVersion, "no PHP has a version in this range")
 	}
 }
@@ -127,8 +141,11 @@ func released(ts []versionTest) bool {
 func (l *linter) patterns(r *Rule) {
 	texts := make(map[string]string)
 	for _, a := range r.alts {
+		if a.prg == nil {
+			continue
+		}
 		p := a.prg.p
-		if !p.exact() {
+		if !a.broken && !p.exact() {
 			l.addf(a.at, codeNoAnchor, "%s has no line that one exact name must match, so it is tried on every stack%s", a.title(), unkHint(p))
 		}
 		key := fmt.Sprint(a.group, p.php)
@@ -136,8 +153,11 @@ func (l *linter) patterns(r *Rule) {
 			e := &p.elements[i]
 			key += "\n" + strings.Join(strings.Fields(e.text), " ")
 			if !e.php {
-				l.symbols(e)
+				l.symbols(r, e)
 			}
+		}
+		if a.broken {
+			continue
 		}
 		if other, twice := texts[key]; twice {
 			l.addf(a.at, codeTwice, "%s is the same as %s", a.title(), other)
@@ -180,16 +200,16 @@ func (p *pattern) exact() bool {
 }
 
 // symbols looks up the names of a frame line.
-func (l *linter) symbols(e *element) {
+func (l *linter) symbols(r *Rule, e *element) {
 	for _, w := range e.words {
 		at := mark{e.at.line, e.at.col + w.off}
 		if isGlob(w.text) {
-			if !l.o.Symbols.matches(w.text) {
+			if !l.o.Symbols.matches(w.text) && !l.captured(r).matches(w.text) {
 				l.addf(at, codeSymbol, "no known symbol fits %s", w.text)
 			}
 			continue
 		}
-		if name := symname.Canonical(w.text); !l.o.Symbols.has(name) {
+		if name := symname.Canonical(w.text); !l.o.Symbols.has(name) && !l.captured(r).has(name) {
 			hint := ""
 			if n := l.o.Symbols.like(name); n != "" {
 				hint = fmt.Sprintf(" (did you mean %s?)", n)
@@ -199,8 +219,35 @@ func (l *linter) symbols(e *element) {
 	}
 }
 
+// captured are the names in the captures of a rule's tests. Most rules need none
+// of them, and to read them takes long.
+func (l *linter) captured(r *Rule) *Symbols {
+	if l.own == nil {
+		l.own = make(map[string]*Symbols)
+	}
+	k := l.own[r.ID]
+	if k != nil {
+		return k
+	}
+	k = &Symbols{}
+	l.own[r.ID] = k
+	for i := range l.o.Tests {
+		c := &l.o.Tests[i]
+		if c.Rule != r.ID || l.o.Open == nil {
+			continue
+		}
+		if o, err := l.o.Open(c.Capture); err == nil { // who can't read it says so elsewhere
+			k.addStacks(o)
+		}
+	}
+	return k
+}
+
 // names finds what is bound and not used.
 func (l *linter) names(r *Rule) {
+	if r.message == nil {
+		return
+	}
 	for _, n := range slices.Sorted(maps.Keys(r.bind)) {
 		if !slices.Contains(r.message.names, n) {
 			l.addf(r.at["bind"], codeUnused, "%s is bound, but message does not show it", n)
@@ -211,6 +258,7 @@ func (l *linter) names(r *Rule) {
 func (l *linter) exceptions(r *Rule) {
 	for _, e := range r.exceptions {
 		switch {
+		case r.bad["match"]:
 		case !r.captures("site"):
 			l.addf(e.mark, codeException, "no frame line has as=site, so this exception never applies")
 		case !l.o.Now.IsZero() && !l.o.Now.Before(e.until):

@@ -1,11 +1,15 @@
 package rules
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/phpwhy/phpwhy/rules/builtin"
 )
@@ -58,6 +62,8 @@ func TestLintFindsWhatLoadsAndIsAMistake(t *testing.T) {
 		{"nothing wrong", "refs: []", "concat_function", "", both, nil},
 		{"no test", "refs: []", "concat_function", "", nil, []string{"x.yaml:2:5 W105 no test says when own.x matches"}},
 		{"no near miss", "refs: []", "concat_function", "", []Verdict{Match}, []string{"x.yaml:2:5 W106 no test says when own.x does not match"}},
+		{"no near miss of a draft", "maturity: experimental", "concat_function", "", []Verdict{Match}, nil},
+		{"no test of a draft", "maturity: experimental", "concat_function", "", nil, []string{"x.yaml:2:5 W105"}},
 		{"a misspelt name", "refs: []", "concat_function|zend_mm_chunk_extnd", "", both,
 			[]string{"x.yaml:10:21 W102 name in no known symbol list: zend_mm_chunk_extnd (did you mean zend_mm_chunk_extend?)"}},
 		{"a name like no other", "refs: []", "opt kwyjibo_frobnicate", "", both, []string{"x.yaml:10:9 W102 name in no known symbol list: kwyjibo_frobnicate"}},
@@ -126,7 +132,8 @@ func TestTheBuiltInRulesAreCleanOfWarnings(t *testing.T) {
 
 func TestTheSymbolListKnowsPHPAndItsLibraries(t *testing.T) {
 	var k Symbols
-	for _, n := range strings.Fields("mremap poll execute_ex concat_function zend_mm_chunk_extend zend_string_extend pcre2_match_8 PQgetResult curl_easy_perform zif_usleep __lll_lock_wait_private") {
+	for _, n := range strings.Fields("mremap poll execute_ex concat_function zend_mm_chunk_extend zend_string_extend pcre2_match_8 PQgetResult curl_easy_perform zif_usleep __lll_lock_wait_private " +
+		"zend_mm_mmap_fixed zend_binary_assign_op_helper_SPEC_CV_CONST zend_mm_mem_malloc_realloc _zend_mm_realloc_int zend_do_fcall_common_helper_SPEC") {
 		if !k.has(n) {
 			t.Errorf("%s is not known", n)
 		}
@@ -138,6 +145,77 @@ func TestTheSymbolListKnowsPHPAndItsLibraries(t *testing.T) {
 	}
 	if got := k.like("concat_funtion"); got != "concat_function" {
 		t.Errorf("concat_funtion is like %q", got)
+	}
+}
+
+func TestNamesInTheCapturesOfARulesTestsAreKnown(t *testing.T) {
+	set := mustLoad(t, rule("a.b", `{stack: "leaf my_extension_wait|my_extension_weit"}`, ""), rule("a.c", "{stack: leaf my_extension_wait}", ""))
+	o := LintOptions{
+		Tests: []Case{{Rule: "a.b", Capture: "x", Expect: Match}, {Rule: "a.b", Capture: "gone", Expect: NoMatch}, {Rule: "a.c", Capture: "gone", Expect: Match}, {Rule: "a.c", Capture: "gone", Expect: NoMatch}},
+		Open: func(path string) (*Observation, error) {
+			if path == "x" {
+				return observe(seen{"my_extension_wait execute_ex", 0, 1}), nil
+			}
+			return nil, errors.New("no such file")
+		},
+	}
+	var got []string
+	for _, p := range set.Lint(o) {
+		got = append(got, p.File+" "+p.Msg)
+	}
+	want := []string{"0.yaml name in no known symbol list: my_extension_weit", "1.yaml name in no known symbol list: my_extension_wait"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestLintWarnsOfWhatIsGoodInARuleThatDoesNotLoad(t *testing.T) {
+	const text = `schema: phpwhy/rule/v1
+id: a.b
+title: t
+severity: hihg
+supersedes: [a.z, a.c]
+score: {base: 0.2, plus: [{add: 0.1, if: stack.dept > 1}]}
+applies_to: {php: ">=5.7 <7.0"}
+match:
+  stack:
+    one: |
+      leaf mremapp
+      5-2 read
+    two: |
+      leaf mremapp
+message: "{{a}}"
+bind: {a: stack.dept, b: stack.depth}
+exceptions: [{site: x, until: 2030-05-31, reason: r}]
+`
+	set, ps := Load(fstest.MapFS{
+		"b.yaml":     {Data: []byte(text)},
+		"a.c.yaml":   {Data: []byte("id: [\n")},
+		"dup/1.yaml": {Data: []byte(rule("d.u", "{stack: leaf read}", ""))},
+		"dup/2.yaml": {Data: []byte(rule("d.u", "{stack: leaf raed}", ""))},
+	})
+	var cases []Case
+	for _, id := range []string{"a.b", "a.c", "d.u", "a.d"} {
+		for _, v := range []Verdict{Match, NoMatch} {
+			cases = append(cases, Case{Rule: id, Expect: v, File: "x.test.yaml", RuleLine: 1, RuleCol: 1})
+		}
+	}
+	ps = append(ps, set.Lint(LintOptions{Tests: cases})...)
+	sortProblems(ps)
+	var got []string
+	for _, p := range ps {
+		got = append(got, fmt.Sprintf("%s:%d %s", p.File, p.Line, p.Code))
+	}
+	want := []string{
+		"a.c.yaml:1 E001",
+		"b.yaml:4 E006", "b.yaml:5 W104", // of a.z alone: a.c is there
+		"b.yaml:6 E008", "b.yaml:7 W103", "b.yaml:11 W102", "b.yaml:12 E007", "b.yaml:14 W102",
+		"b.yaml:16 W107", "b.yaml:16 E008", // W107 of b alone
+		"dup/2.yaml:2 E003", "dup/2.yaml:6 W102",
+		"x.test.yaml:1 W109", // of a.d alone
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s\n%v", diff, ps)
 	}
 }
 

@@ -18,6 +18,9 @@ const maxFiles = 20_000
 type Set struct {
 	rules []*Rule
 	byID  map[string]*Rule
+	// broken are the rules that did not load, as far as they could be read: they are
+	// linted all the same, and their tests are no tests of nothing.
+	broken []*Rule
 
 	once    sync.Once
 	matcher *matcher
@@ -34,10 +37,19 @@ func (s *Set) Find(id string) (*Rule, error) {
 	if r := s.byID[id]; r != nil {
 		return r, nil
 	}
+	if s.failed(id) {
+		return nil, fmt.Errorf("rule %s has errors and was not loaded", id)
+	}
 	return nil, fmt.Errorf("no rule is called %s%s", id, didYouMean(id, s.ids()))
 }
 
-// Source is a folder of rules. A rule of a later source may override one of an
+// failed reports whether a rule is there that did not load.
+func (s *Set) failed(id string) bool {
+	return slices.ContainsFunc(s.broken, func(r *Rule) bool { return r.ID == id })
+}
+
+// Source is a folder of rules; folders below it whose names begin with a dot are
+// left out. A rule of a later source may override one of an
 // earlier source.
 type Source struct {
 	FS fs.FS
@@ -93,7 +105,7 @@ func (l *loader) fail(file string, at mark, code, format string, args ...any) {
 func (l *loader) source(index int, src Source) {
 	files := 0
 	prep, _ := readPrepared(src.Prepared) // without it, it takes longer
-	err := fs.WalkDir(src.FS, ".", func(p string, e fs.DirEntry, err error) error {
+	err := walk(src.FS, func(p string, e fs.DirEntry, err error) error {
 		file := path.Join(src.Name, p)
 		if err != nil {
 			l.fail(file, mark{}, codeYAML, "%v", err)
@@ -113,10 +125,12 @@ func (l *loader) source(index int, src Source) {
 		}
 		r, ps := parse(&decoder{file: file, path: p, trusted: src.Trusted, prepared: prep}, b)
 		l.problems = append(l.problems, ps...)
-		if r != nil {
-			r.source, r.Source = index, src.Name
-			l.add(r)
+		r.source, r.Source = index, src.Name
+		if len(ps) > 0 {
+			l.set.broken = append(l.set.broken, r)
+			return nil
 		}
+		l.add(r)
 		return nil
 	})
 	if err != nil {
@@ -127,22 +141,31 @@ func (l *loader) source(index int, src Source) {
 // add puts a rule into the set, unless it claims the place of another.
 func (l *loader) add(r *Rule) {
 	old := l.set.byID[r.ID]
+	if !l.replaces(r, old) {
+		l.set.broken = append(l.set.broken, r)
+		return
+	}
+	r.replaces = old
+	l.set.byID[r.ID] = r
+}
+
+// replaces reports whether a rule can take the place of old, which may be nil.
+func (l *loader) replaces(r, old *Rule) bool {
 	switch {
 	case old == nil:
 		// Overriding nothing does no harm: the other is not loaded here.
 	case r.Overrides == nil && old.source != r.source:
 		l.fail(r.File, r.at["id"], codeDuplicate, "rule %s is already defined in %s; to replace it, say overrides: %s@%d", r.ID, old.File, r.ID, old.Revision)
-		return
+		return false
 	case r.Overrides == nil || old.source == r.source:
 		l.fail(r.File, r.at["id"], codeDuplicate, "rule %s is already defined in %s", r.ID, old.File)
-		return
+		return false
 	case r.Overrides.Revision != old.Revision:
 		l.fail(r.File, r.at["overrides"], codeOverride, "it overrides %s, but %s has revision %d: compare the two and say %s@%d",
 			r.Overrides, old.File, old.Revision, r.ID, old.Revision)
-		return
+		return false
 	}
-	r.replaces = old
-	l.set.byID[r.ID] = r
+	return true
 }
 
 // readFile reads no more of a file than document needs to refuse it. What is
@@ -161,6 +184,17 @@ func readFile(dir fs.FS, path string) ([]byte, error) {
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, maxFile+1))
+}
+
+// walk visits the files below a folder. Folders whose names begin with a dot are not
+// meant: .git, and where Kubernetes keeps what it links to.
+func walk(dir fs.FS, visit fs.WalkDirFunc) error {
+	return fs.WalkDir(dir, ".", func(p string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() && p != "." && strings.HasPrefix(e.Name(), ".") {
+			return fs.SkipDir
+		}
+		return visit(p, e, err)
+	})
 }
 
 func isTestFile(path string) bool {
@@ -196,6 +230,7 @@ func (l *loader) dropCycles() {
 		}
 		for _, r := range drop {
 			delete(l.set.byID, r.ID)
+			l.set.broken = append(l.set.broken, r)
 			if r.replaces != nil {
 				l.set.byID[r.ID] = r.replaces
 			}

@@ -63,6 +63,141 @@ func TestEveryProblemOfAFileIsReportedWithItsPlace(t *testing.T) {
 	}
 }
 
+func TestWhatIsNoYAMLIsPlacedWhereItIs(t *testing.T) {
+	head := "# a comment\nschema: phpwhy/rule/v1\nid: a.b\n"
+	for _, c := range []struct{ name, text, want string }{
+		{"a key that is indented too far", head + "title: t\n  severity: low\nmessage: m\n", "5:1 E001 mapping values are not allowed"},
+		{"a key that is indented too little", head + "match:\n    all:\n      - php: user\n     any: []\nmessage: m\n", "7:1 E001 did not find expected"},
+		{"a list that goes on as a mapping", head + "refs:\n  - a\n  b: c\nmessage: m\n", "6:1 E001 did not find expected '-' indicator"},
+		{"a bracket that is not closed", head + "refs: [a, b\ntitle: t\nmessage: m\n", "4:1 E001 did not find expected ',' or ']'"},
+		{"a bracket on the first line", "refs: [\n", "1:1 E001 did not find expected node content"},
+		{"a quote that is not closed", head + "title: \"t\nmessage: m\n", "4:1 E001 found unexpected end of stream"},
+		{"a message that begins with a name", head + "message: {{site}} grows\ntitle: t\n", "4:1 E001 did not find expected key; a text that begins with { or [ needs quotes"},
+		{"a title that begins with a bracket", head + "title: [draft] it grows\nmessage: m\n", "4:1 E001 did not find expected key; a text that begins with { or [ needs quotes"},
+		{"a text that begins with a star", head + "title: *grows\n", "4:1 E001 anchors and aliases are not accepted; a text that begins with * needs quotes"},
+		{"a tab", head + "match:\n\tphp: user\n", "5:1 E001 found character that cannot start any token"},
+		{"bytes that are no UTF-8", head + "title: gr\xfc\xdf dich\nmessage: \xff\n", "4:10 E001 this is not UTF-8 (byte 0xfc)|5:10 E001 this is not UTF-8 (byte 0xff)"},
+		{"a control character", head + "title: é\x1b[1m\n", "4:9 E001 control characters are not accepted (byte 0x1b)"},
+		{"nothing", "", "1:1 E001 the file is empty"},
+		{"comments alone", "# title: t\n\n", "1:1 E001 the file is empty"},
+		{"a document that is empty", "---\n", "1:1 E001 the file is empty"},
+		{"a list", "- a\n", "1:1 E001 the file is not a mapping"},
+		{"a second document that is broken", fmt.Sprintf(minimal, "a.b", "---\nx: [\n"), "8:1 E001 did not find expected node content"},
+		{"a second document", fmt.Sprintf(minimal, "a.b", "---\nx: y\n"), "7:1 E001 one file holds one document"},
+		{"line ends of old Macs", strings.ReplaceAll(fmt.Sprintf(minimal, "a.b", ""), "\n", "\r"), ""},
+		{"Windows line ends", strings.ReplaceAll(fmt.Sprintf(minimal, "a.b", ""), "\n", "\r\n"), ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, ps := Parse("x.yaml", []byte(c.text))
+			want := strings.Split(c.want, "|")
+			if c.want == "" {
+				want = nil
+			}
+			if len(ps) != len(want) {
+				t.Fatalf("got %v, want %q", ps, want)
+			}
+			for i, w := range want {
+				if got := strings.TrimPrefix(ps[i].String(), "x.yaml:"); !strings.HasPrefix(got, w) {
+					t.Errorf("got  %s\nwant %s", got, w)
+				}
+			}
+		})
+	}
+}
+
+func TestAProblemCausesNoFurtherOnes(t *testing.T) {
+	for _, c := range []struct{ name, match, head, want string }{
+		{"a share that is a text", `{share: "0.8", php: user}`, "", "E004 share is a number"},
+		{"a base that is a text", "{php: user}", `score: {base: "0.5"}`, "E004 base is a number"},
+		{"a bonus that is a list", "{php: user}", "score: {base: 0.5, plus: [{add: [1], if: stack.depth > 1}]}", "E004 add is a number"},
+		{"a revision that is a text", "{php: user}", `revision: "2"`, "E004 revision is a whole number"},
+		{"a word that is a truth value, and no severity", "{php: user}", "kind: no", `E006 kind is one of cause, benign, not "no"`},
+		{"an alias", "{php: user}", "title: &x t", "E001 anchors and aliases are not accepted"},
+		{"a key of a condition", `{stak: "leaf read as=site"}`, "", `E002 unknown key "stak" in a condition (did you mean stack?)`},
+		{"a message that is a mapping", "{php: user}", "message: {{site}}", "E004 message is a text; a text that begins with { or [ needs quotes"},
+		{"a name that a bad expression binds", "{php: user}", "bind: {n: chain.step}\nmessage: \"{{n|int}}\"", "E008 no evidence is called chain.step (did you mean chain.steps?)"},
+		{"a name that a bad line captures", `{php: "user as=site mod=x"}`, `message: "{{site}}"`, "E007 mod=x: no such attribute here"},
+		{"names of patterns that can't be read", "{stack: [leaf read as=site]}", `message: "{{site}}"`, "E004 write a pattern"},
+		{"bind that is a list", "{php: user}", "bind: [n]\nmessage: \"{{n}}\"", "E004 bind is a mapping"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			text := rule("a.b", c.match, c.head)
+			for _, key := range []string{"message", "title"} {
+				if strings.Contains(c.head, key+":") {
+					text = strings.Replace(text, key+": "+key[:1]+"\n", "", 1)
+				}
+			}
+			_, ps := Parse("x.yaml", []byte(text))
+			if len(ps) != 1 || !strings.HasPrefix(ps[0].Code+" "+ps[0].Msg, c.want) {
+				t.Errorf("got %v, want %s", ps, c.want)
+			}
+		})
+	}
+}
+
+func TestWhatIsWrongWithAnExpression(t *testing.T) {
+	for _, c := range []struct{ expr, want string }{
+		{"chain.step > 3 && proc.cpu_pc > 3.0", "1 no evidence is called chain.step (did you mean chain.steps?)|19 no evidence is called proc.cpu_pc (did you mean proc.cpu_pct?)"},
+		{`fd.path.startWith("/x")`, "9 fd.path has no method startWith (did you mean startsWith?)"},
+		{`event.symbol.startswith("m")`, "14 event.symbol has no method startswith (did you mean startsWith?)"},
+		{`fd.pth.startsWith("/x")`, "1 no evidence is called fd.pth (did you mean fd.path?)"},
+		{`fd.path.startsWith(1)`, "19 found no matching overload for 'startsWith' applied to 'string.(int)'"},
+		{`fd.path.frobnicate()`, "9 fd.path has no method frobnicate"},
+		{`fd.path.length > 1`, "1 no evidence is called fd.path.length"},
+		{"has(chain.steps)", "1 has() does not see evidence; leave has(chain.steps) out: without it the rule is undetermined by itself"},
+		{"has(chain.steps) && chain.steps > 3.0", "1 has() does not see|33 found no matching overload for '_>_' applied to '(int, double)'; write the number without"},
+		{"steps > 3", "1 no evidence is called steps (did you mean chain.steps?)"},
+		{"sizes(fd.path) > 3", "6 no function is called sizes (did you mean size?)"},
+		{`fd.path.matches("(")`, "17 matches: error parsing regexp: missing closing )"},
+		{`matches(fd.path, "a**")`, "18 matches: error parsing regexp"},
+		{`fd.path.matches("^/(tmp|var)/")`, ""},
+		{`fd.path == "chain.step" || fd.path.size() > 3`, ""},
+		{"event.args.exists(a, a > 5u)", ""},
+		{"chain.steps > && chain.step > 1", "15 Syntax error|18 no evidence is called chain.step"},
+	} {
+		t.Run(c.expr, func(t *testing.T) {
+			var got []string
+			for _, e := range (&expr{text: c.expr}).compile() {
+				got = append(got, fmt.Sprintf("%d %s", e.col+1, e.msg))
+			}
+			want := strings.Split(c.want, "|")
+			if c.want == "" {
+				want = nil
+			}
+			ok := len(got) == len(want)
+			for i := range want {
+				ok = ok && strings.HasPrefix(got[i], want[i])
+			}
+			if !ok {
+				t.Errorf("got  %q\nwant %q", got, want)
+			}
+		})
+	}
+}
+
+func TestFiltersWantNumbers(t *testing.T) {
+	for _, c := range []struct{ bind, message, want string }{
+		{"chain.steps", "{{n|int}} {{n|bytes}} {{n|secs}}", ""},
+		{"'event.args[1]'", "{{n|bytes}}", ""},
+		{"proc.cpu_pct", "{{n|int}}", ""},
+		{"dyn(fd.path)", "{{n|int}}", ""},
+		{"fd.path", "{{n}}", ""},
+		{"fd.path", "{{n|bytes}}", "E009 {{n|bytes}} needs a number, and n is of type string"},
+		{"chain.monotonic", "{{n|int}}", "E009 {{n|int}} needs a number, and n is of type bool"},
+		{"chain.steps", "{{site|int}}", "E009 {{site|int}} needs a number, and site is of type string"},
+	} {
+		text := strings.Replace(rule("a.b", "{php: user as=site}", "bind: {n: "+c.bind+"}"), "message: m", "message: \""+c.message+"\"", 1)
+		_, ps := Parse("x.yaml", []byte(text))
+		got := ""
+		for _, p := range ps {
+			got += p.Code + " " + p.Msg
+		}
+		if got != c.want {
+			t.Errorf("%s of %s: got %q, want %q", c.message, c.bind, got, c.want)
+		}
+	}
+}
+
 const minimal = `schema: phpwhy/rule/v1
 id: %s
 title: t
@@ -204,10 +339,27 @@ func FuzzParse(f *testing.F) {
 		}
 		f.Add(b)
 	}
+	f.Add([]byte(rule("a.b", `{expr: ""}`, "")))
+	f.Add([]byte(rule("a.b", "{php: user}", `score: {base: 0.5, plus: [{add: 0.2, if: ""}]}`)))
+	looks := []*Observation{observe(), observe(seen{"mremap concat_function php:a", 9, 9})}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, ps := Parse("f.yaml", b)
 		if (r == nil) == (len(ps) == 0) {
 			t.Fatalf("rule %v with %d problems", r != nil, len(ps))
+		}
+		if r != nil {
+			// What loads can be evaluated.
+			for _, o := range looks {
+				rep, err := only(r).Evaluate(o, Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, e := range rep.Results[0].Errors {
+					if strings.Contains(e, "the rule was skipped") {
+						t.Fatal(e)
+					}
+				}
+			}
 		}
 		lines := strings.Count(string(b), "\n") + strings.Count(string(b), "\r") +
 			strings.Count(string(b), "\u0085") + strings.Count(string(b), "\u2028") + strings.Count(string(b), "\u2029") + 2

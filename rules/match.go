@@ -93,7 +93,9 @@ func (n *exprNode) eval(x *evaluation) outcome {
 	case errors.As(err, &unknown):
 		return outcome{verdict: Undetermined, missing: unknown.names}
 	case err != nil:
-		x.res.Errors = append(x.res.Errors, err.Error())
+		if msg := err.Error(); !slices.Contains(x.res.Errors, msg) { // it may be looked at again
+			x.res.Errors = append(x.res.Errors, msg)
+		}
 		return outcome{verdict: Undetermined}
 	case ok:
 		return outcome{verdict: Match}
@@ -209,9 +211,12 @@ func (s *search) any(alts []alternative, stack int) bool {
 
 func (n *seenNode) eval(x *evaluation) outcome {
 	c := n.look(x)
+	unwatched := n.unwatched(x.o)
 	switch {
-	case c.of == 0 && n.in == inStops && len(x.o.Watched) > 0:
+	case c.of == 0 && n.in == inStops && len(x.o.Watched) > 0 && len(unwatched) == 0:
 		return outcome{verdict: NoMatch} // it was watched for and did not happen
+	case c.of == 0 && len(unwatched) > 0:
+		return outcome{verdict: Undetermined, missing: unwatched}
 	case c.of == 0:
 		return outcome{verdict: Undetermined, missing: []string{n.in}}
 	case n.enough(c.matched, c.of):
@@ -221,7 +226,28 @@ func (n *seenNode) eval(x *evaluation) outcome {
 	if n.enough(c.matched+maybe, c.of) {
 		return outcome{verdict: Undetermined, missing: slices.Sorted(maps.Keys(lacks))}
 	}
+	if len(unwatched) > 0 {
+		return outcome{verdict: Undetermined, missing: unwatched}
+	}
 	return outcome{verdict: NoMatch}
+}
+
+// unwatched lists, as what is missing, the functions at which a stop could have
+// matched and that had no breakpoint, where others had. A pattern that any function
+// can be the leaf of names none.
+func (n *seenNode) unwatched(o *Observation) []string {
+	if n.in != inStops || len(o.Watched) == 0 {
+		return nil
+	}
+	var out []string
+	for i := range n.native {
+		for _, name := range n.native[i].prg.p.leaves() {
+			if what := onSymbol + name; !watches(o, name) && !slices.Contains(out, what) {
+				out = append(out, what)
+			}
+		}
+	}
+	return out
 }
 
 // lacks counts the events whose stacks do not match and could with what was

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"path"
 	"regexp"
 	"strconv"
 	"strings"
@@ -17,24 +18,35 @@ var (
 
 // Parse reads one rule file. The rule is nil when there are problems.
 func Parse(file string, b []byte) (*Rule, []Problem) {
-	return parse(&decoder{file: file}, b)
+	r, ps := parse(&decoder{file: file}, b)
+	if len(ps) > 0 {
+		return nil, ps
+	}
+	return r, nil
 }
 
+// parse also gives what could be read of a rule that has problems, to be linted. Of
+// a file that is no YAML that is its name.
 func parse(d *decoder, b []byte) (*Rule, []Problem) {
+	r := &Rule{File: d.file, Revision: 1, Kind: Cause, Maturity: "stable", bind: make(map[string]*expr),
+		text: string(b), at: make(map[string]mark)}
 	doc := d.document(b)
 	if doc == nil {
-		return nil, d.problems
+		r.guessID()
+		return r, d.problems
 	}
-	r := &Rule{File: d.file, Line: doc.Line, Revision: 1, Kind: Cause, Maturity: "stable", bind: make(map[string]*expr),
-		text: string(b), at: make(map[string]mark)}
+	r.Line = doc.Line
 	for i := 0; i+1 < len(doc.Content); i += 2 {
 		r.at[doc.Content[i].Value] = mark{doc.Content[i+1].Line, doc.Content[i+1].Column}
 	}
 	r.score = score{base: 0.5, reportAt: 0.5}
-	bound := make(map[string]bool)
+	bound := make(bindings)
 	message := d.rule(doc, r, bound)
 	if message != nil {
-		if text := d.text(message, "message"); text != "" {
+		if text := d.filled(message, "message"); text != "" {
+			if d.blind {
+				bound = nil
+			}
 			var bad []error
 			r.message, bad = parseTemplate(text, bound)
 			for _, err := range bad {
@@ -42,34 +54,47 @@ func parse(d *decoder, b []byte) (*Rule, []Problem) {
 			}
 		}
 	}
-	if len(d.problems) > 0 {
-		sortProblems(d.problems)
-		return nil, d.problems
+	if r.match != nil {
+		r.collectAlternatives()
 	}
-	r.collectAlternatives()
-	return r, nil
+	if !ruleID.MatchString(r.ID) {
+		r.guessID()
+	}
+	sortProblems(d.problems)
+	return r, d.problems
+}
+
+// bindings are what a rule binds, with the types of the values; nil for any type.
+// Where they are nil themselves, they are not known.
+type bindings map[string]*cel.Type
+
+// guessID takes the id from the file's name, which is what a test beside it means.
+func (r *Rule) guessID() {
+	base := path.Base(r.File)
+	r.ID, r.guessed = strings.TrimSuffix(base, path.Ext(base)), true
 }
 
 // rule reads the keys of a rule, all but message, which needs the others.
-func (d *decoder) rule(doc *yaml.Node, r *Rule, bound map[string]bool) (message *yaml.Node) {
-	d.mapping(doc, "a rule", fields{
+func (d *decoder) rule(doc *yaml.Node, r *Rule, bound bindings) (message *yaml.Node) {
+	keys := fields{
 		"schema": func(n *yaml.Node) {
-			if v := d.text(n, "schema"); v != Schema && v != "" {
+			if v := d.filled(n, "schema"); v != Schema && v != "" {
 				d.addf(n, codeValue, "schema is %s, not %q", Schema, v)
 			}
 		},
 		"id": func(n *yaml.Node) {
 			r.Line = n.Line
-			if r.ID = d.text(n, "id"); r.ID != "" && !ruleID.MatchString(r.ID) {
+			if r.ID = d.filled(n, "id"); r.ID != "" && !ruleID.MatchString(r.ID) {
 				d.addf(n, codeValue, "id is lower-case words joined by dots, such as mem.string-concat")
 			}
 		},
 		"revision": func(n *yaml.Node) {
-			if r.Revision = d.integer(n, "revision"); r.Revision < 1 {
+			v, ok := d.integer(n, "revision")
+			if r.Revision = v; ok && v < 1 {
 				d.addf(n, codeValue, "revision counts from 1")
 			}
 		},
-		"title":      func(n *yaml.Node) { r.Title = d.text(n, "title") },
+		"title":      func(n *yaml.Node) { r.Title = d.filled(n, "title") },
 		"severity":   func(n *yaml.Node) { r.Severity = Severity(d.oneOf(n, "severity", severities...)) },
 		"maturity":   func(n *yaml.Node) { r.Maturity = d.oneOf(n, "maturity", "experimental", "stable", "deprecated") },
 		"kind":       func(n *yaml.Node) { r.Kind = Kind(d.oneOf(n, "kind", string(Cause), string(Benign))) },
@@ -87,7 +112,17 @@ func (d *decoder) rule(doc *yaml.Node, r *Rule, bound map[string]bool) (message 
 		"exceptions": func(n *yaml.Node) {
 			d.list(n, "exceptions", func(c *yaml.Node) { r.exceptions = append(r.exceptions, d.exception(c)) })
 		},
-	}, "schema", "id", "title", "severity", "match", "message")
+	}
+	r.bad = make(map[string]bool)
+	for k, read := range keys {
+		keys[k] = func(n *yaml.Node) {
+			before := len(d.problems)
+			read(n)
+			r.bad[k] = d.refused[n] || len(d.problems) > before
+		}
+	}
+	d.mapping(doc, "a rule", keys, "schema", "id", "title", "severity", "match", "message")
+	d.blind = d.blind || r.match == nil
 	if o := r.Overrides; o != nil && r.ID != "" && o.ID != r.ID {
 		at := r.at["overrides"]
 		d.at(at.line, at.col, codeOverride, "a rule overrides the one of its own id, %s; to hide the finding of another, use supersedes", r.ID)
@@ -97,7 +132,7 @@ func (d *decoder) rule(doc *yaml.Node, r *Rule, bound map[string]bool) (message 
 
 // overrides reads id@revision.
 func (d *decoder) overrides(n *yaml.Node) *Version {
-	text := d.text(n, "overrides")
+	text := d.filled(n, "overrides")
 	if text == "" {
 		return nil
 	}
@@ -115,8 +150,7 @@ const maxLabels = 64
 
 func (d *decoder) labels(n *yaml.Node) map[string]string {
 	out := make(map[string]string)
-	if n.Kind != yaml.MappingNode {
-		d.addf(n, codeType, "labels is a mapping")
+	if !d.is(n, yaml.MappingNode, "labels is a mapping") {
 		return nil
 	}
 	d.pairs(n, func(k, v *yaml.Node) {
@@ -149,55 +183,60 @@ func (r *Rule) collectAlternatives() {
 	})
 }
 
-func (d *decoder) bind(n *yaml.Node, r *Rule, bound map[string]bool) {
-	if n.Kind != yaml.MappingNode {
-		d.addf(n, codeType, "bind is a mapping")
+func (d *decoder) bind(n *yaml.Node, r *Rule, bound bindings) {
+	if !d.is(n, yaml.MappingNode, "bind is a mapping") {
+		d.blind = true
 		return
 	}
 	d.pairs(n, func(k, v *yaml.Node) {
 		if !name.MatchString(k.Value) {
 			d.addf(k, codeValue, "%q can't be a name", k.Value)
 		}
+		// A bad expression binds its name, too: one problem is enough.
+		bound[k.Value] = nil
 		if e := d.expr(v, "bind", nil); e != nil {
 			r.bind[k.Value] = e
-			bound[k.Value] = true
+			bound[k.Value] = e.gives
 		}
 	})
 }
 
-// expr reads an expression, compiles it, and places its problem.
+// expr reads an expression, compiles it, and places its problems.
 func (d *decoder) expr(n *yaml.Node, what string, want *cel.Type) *expr {
-	text := d.text(n, what)
-	if text == "" {
+	text := d.filled(n, what)
+	if blank(text) {
 		return nil
 	}
 	e := &expr{text: text, want: want, checked: d.prepared.checked(text)}
 	if d.trusted {
 		return e
 	}
-	err := e.compile()
-	if err == nil {
+	bad := e.compile()
+	if bad == nil {
 		return e
 	}
-	line, col := n.Line, n.Column
-	switch {
-	case n.Style&yaml.LiteralStyle != 0:
-		line = n.Line + 1 + err.line
-		col = d.indent(line) + 1 + err.col
-	case n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0:
-		// Escapes would shift this; expressions seldom have any.
-		col += 1 + err.col
-	case n.Style&yaml.FoldedStyle == 0:
-		col += err.col
+	for _, err := range bad {
+		line, col := n.Line, n.Column
+		switch {
+		case n.Style&yaml.LiteralStyle != 0:
+			line = n.Line + 1 + err.line
+			col = d.indent(line) + 1 + err.col
+		case n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0:
+			// Escapes would shift this; expressions seldom have any.
+			col += 1 + err.col
+		case n.Style&yaml.FoldedStyle == 0:
+			col += err.col
+		}
+		d.at(min(line, len(d.lines)), col, codeExpr, "%s", err.msg)
 	}
-	d.at(min(line, len(d.lines)), col, codeExpr, "%s", err.msg)
 	return nil
 }
 
 func (d *decoder) score(n *yaml.Node, s *score) {
 	part := func(dst *float64, what string, lo, hi float64) func(*yaml.Node) {
 		return func(n *yaml.Node) {
-			if *dst = d.number(n, what); *dst < lo || *dst > hi {
+			v, ok := d.number(n, what)
+			if *dst = v; ok && (v < lo || v > hi) {
 				d.addf(n, codeValue, "%s lies between %g and %g", what, lo, hi)
 			}
 		}
@@ -222,13 +261,17 @@ func (d *decoder) score(n *yaml.Node, s *score) {
 func (d *decoder) exception(n *yaml.Node) exception {
 	e := exception{mark: mark{n.Line, n.Column}}
 	d.mapping(n, "an exception", fields{
-		"site":   func(n *yaml.Node) { e.site = d.text(n, "site") },
-		"reason": func(n *yaml.Node) { e.reason = d.text(n, "reason") },
+		"site":   func(n *yaml.Node) { e.site = d.filled(n, "site") },
+		"reason": func(n *yaml.Node) { e.reason = d.filled(n, "reason") },
 		"until": func(n *yaml.Node) {
 			// An unquoted date is the one scalar that YAML reads as it is meant.
+			const want = "until is a date such as 2030-12-31"
+			if !d.is(n, yaml.ScalarNode, want) {
+				return
+			}
 			t, err := time.Parse(time.DateOnly, n.Value)
-			if n.Kind != yaml.ScalarNode || err != nil {
-				d.addf(n, codeType, "until is a date such as 2030-12-31")
+			if err != nil {
+				d.addf(n, codeType, want)
 			}
 			e.until = t.AddDate(0, 0, 1)
 		},

@@ -68,6 +68,10 @@ func parsePattern(text string, php bool) (*pattern, map[int]error) {
 	last := -1
 	for i, line := range lines {
 		line = strings.TrimSpace(line)
+		if m := numbered().FindStringSubmatch(line); m != nil {
+			bad[i] = errPasted(m[3])
+			continue
+		}
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
@@ -100,6 +104,15 @@ func parsePattern(text string, php bool) (*pattern, map[int]error) {
 	return p, bad
 }
 
+// errPasted is what to do with a line of a backtrace, which begins like a comment.
+func errPasted(rest string) error {
+	name, _, _ := strings.Cut(rest, " (")
+	if name, _ = euModule(name); nameable().MatchString(name) {
+		return fmt.Errorf("of a line of a backtrace keep the name alone: %s", symname.Canonical(name))
+	}
+	return errors.New("of a line of a backtrace keep the name alone; frames without a name are gap M-N")
+}
+
 // anchored reports whether some frame must be there and be something.
 func (p *pattern) anchored() bool {
 	for i := range p.elements {
@@ -108,6 +121,26 @@ func (p *pattern) anchored() bool {
 		}
 	}
 	return false
+}
+
+// leaves are the names that the innermost frame of a match can have; nil when it
+// can have any.
+func (p *pattern) leaves() []string {
+	if !p.elements[0].leaf {
+		return nil
+	}
+	var out []string
+	for i := range p.elements {
+		e := &p.elements[i]
+		if e.any || len(e.globs) > 0 || len(e.names) == 0 {
+			return nil
+		}
+		out = append(out, e.names...)
+		if e.min > 0 {
+			break
+		}
+	}
+	return out
 }
 
 func parseLine(line string, php bool) (element, error) {
@@ -166,7 +199,7 @@ func parseLine(line string, php bool) (element, error) {
 		}
 		i++
 	}
-	return e.attributes(words[i:])
+	return e.withAttributes(words[i:])
 }
 
 func parseGap(e element, rest []string) (element, error) {
@@ -258,8 +291,11 @@ func (e *element) column(w string) int {
 	return 0
 }
 
-// attributes reads what follows the name.
-func (e element) attributes(words []string) (element, error) {
+// attributes are the keys that can follow a name.
+var attributes = []string{"mod", "file", "line", "inl", "as"}
+
+// withAttributes reads what follows the name.
+func (e element) withAttributes(words []string) (element, error) {
 	seen := make(map[string]bool)
 	for _, w := range words {
 		key, val, ok := strings.Cut(w, "=")
@@ -270,6 +306,9 @@ func (e element) attributes(words []string) (element, error) {
 		if w == "unk" && !e.php {
 			e.unk = true
 			continue
+		}
+		if ok && val == "" && slices.Contains(attributes, key) {
+			return e, fmt.Errorf("%s is empty", w)
 		}
 		if !ok || val == "" {
 			return e, fmt.Errorf("%q is no attribute%s", w, didYouMean(w, []string{"unk", "mod=", "file=", "line=", "inl=", "as="}))
@@ -293,7 +332,7 @@ func (e element) attributes(words []string) (element, error) {
 			}
 			e.inlined = val
 		default:
-			err = errors.New("no such attribute here" + didYouMean(key, []string{"mod", "file", "line", "inl", "as"}))
+			err = errors.New("no such attribute here" + didYouMean(key, attributes))
 		}
 		if err != nil {
 			return e, fmt.Errorf("%s: %w", w, err)

@@ -373,6 +373,7 @@ func TestGlobsMatchWholeNames(t *testing.T) {
 func TestFrameLinesAreRefusedWithAReason(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"", "no frame lines"},
+		{"# a comment", "no frame lines"},
 		{"gap 0-3", "would match everything"},
 		{"opt a", "would match everything"},
 		{"a\nleaf b", "leaf can only"},
@@ -386,6 +387,10 @@ func TestFrameLinesAreRefusedWithAReason(t *testing.T) {
 		{"a line=x", "line=x"},
 		{"a line=5-2", "line=5-2"},
 		{"leaf", "a name is missing"},
+		{"a mod=", "mod= is empty"},
+		{"#0  0x00007f00 in __GI___mremap (addr=0x7f) at x.c:1\nconcat_function", "of a line of a backtrace keep the name alone: mremap"},
+		{"leaf mremap\n  #1 0x01 in ?? ()\na", "frames without a name are gap M-N"},
+		{"leaf mremap\n#1  0x0000557fda6a6ccd execute_ex - /usr/bin/php8.2", "keep the name alone: execute_ex"},
 		{"a class=x", "no such attribute"},
 	} {
 		_, bad := parsePattern(c.text, false)

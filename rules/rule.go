@@ -66,6 +66,10 @@ type Rule struct {
 	source     int             // index of the Source
 	replaces   *Rule           // the rule that Overrides names
 	alts       []*alternative  // all of them, in the order of the file
+	// Of a rule that did not load: the keys that have problems, and whether the id is
+	// the file's name.
+	bad     map[string]bool
+	guessed bool
 }
 
 // mark is a place in a rule's file.
@@ -81,6 +85,9 @@ func (v Version) String() string { return fmt.Sprintf("%s@%d", v.ID, v.Revision)
 
 // Text is the rule's file as it was read.
 func (r *Rule) Text() string { return r.text }
+
+// Message is the message as it is written, with {{name}} for what it shows.
+func (r *Rule) Message() string { return r.message.source }
 
 // Replaces is the rule that this one overrides, nil for none.
 func (r *Rule) Replaces() *Rule { return r.replaces }

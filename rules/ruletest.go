@@ -25,8 +25,10 @@ type Case struct {
 	File     string
 	Line     int
 	Col      int
-	// RuleLine and RuleCol are where the file names the rule.
+	// RuleLine and RuleCol are where the file names the rule; 0 when it does not.
 	RuleLine, RuleCol int
+	// Broken is set for a case that has a problem: it is not run.
+	Broken bool
 }
 
 // Outcome is a case that was run, or a finding that no case expects.
@@ -40,7 +42,9 @@ type Outcome struct {
 	Unexpected bool
 }
 
-// LoadTests reads every *.test.yaml of a file system.
+// LoadTests reads every *.test.yaml of a file system. A file with problems has its
+// good cases, and at least one that is Broken, so that its rule is not taken for
+// untested.
 func LoadTests(dir fs.FS) ([]Case, []Problem) { return LoadTestSources(Source{FS: dir}) }
 
 // LoadTestSources reads every *.test.yaml of several sources. A case's Capture
@@ -50,7 +54,7 @@ func LoadTestSources(sources ...Source) ([]Case, []Problem) {
 	l := loader{}
 	for _, src := range sources {
 		files := 0
-		err := fs.WalkDir(src.FS, ".", func(p string, e fs.DirEntry, err error) error {
+		err := walk(src.FS, func(p string, e fs.DirEntry, err error) error {
 			file := path.Join(src.Name, p)
 			if err != nil {
 				l.fail(file, mark{}, codeYAML, "%v", err)
@@ -86,32 +90,43 @@ func parseTest(file string, b []byte) ([]Case, []Problem) {
 
 func (d *decoder) tests(file string, b []byte) ([]Case, []Problem) {
 	d.file = file
+	// Until the file says which rule it is about, its name does.
+	rule := strings.TrimSuffix(strings.TrimSuffix(path.Base(file), path.Ext(file)), ".test")
 	doc := d.document(b)
 	if doc == nil {
-		return nil, d.problems
+		return []Case{{Rule: rule, File: file, Line: 1, Col: 1, Broken: true}}, d.problems
 	}
 	var cases []Case
-	rule := ""
 	var at mark
 	d.mapping(doc, "a test", fields{
-		"rule": func(n *yaml.Node) { rule, at = d.text(n, "rule"), mark{n.Line, n.Column} },
+		"rule": func(n *yaml.Node) {
+			if name := d.filled(n, "rule"); !blank(name) {
+				rule, at = name, mark{n.Line, n.Column}
+			}
+		},
 		"cases": func(n *yaml.Node) {
 			d.list(n, "cases", func(n *yaml.Node) { cases = append(cases, d.testCase(n, file)) })
 		},
 	}, "rule", "cases")
+	if len(d.problems) > 0 && !slices.ContainsFunc(cases, func(c Case) bool { return c.Broken }) {
+		cases = append(cases, Case{File: file, Line: 1, Col: 1, Broken: true})
+	}
 	for i := range cases {
+		cases[i].Broken = cases[i].Broken || at.line == 0
 		cases[i].Rule, cases[i].RuleLine, cases[i].RuleCol = rule, at.line, at.col
 	}
-	if len(d.problems) > 0 {
-		return nil, d.problems
-	}
-	return cases, nil
+	return cases, d.problems
 }
 
 func (d *decoder) testCase(n *yaml.Node, file string) Case {
 	c := Case{File: file, Line: n.Line, Col: n.Column}
+	before := len(d.problems)
 	d.mapping(n, "a case", fields{
-		"capture": func(n *yaml.Node) { c.Capture = path.Join(path.Dir(file), d.text(n, "capture")) },
+		"capture": func(n *yaml.Node) {
+			if c.Capture = d.filled(n, "capture"); !path.IsAbs(c.Capture) {
+				c.Capture = path.Join(path.Dir(file), c.Capture)
+			}
+		},
 		"expect": func(n *yaml.Node) {
 			switch d.oneOf(n, "expect", "match", "no_match", "undetermined") {
 			case "match":
@@ -122,19 +137,19 @@ func (d *decoder) testCase(n *yaml.Node, file string) Case {
 		},
 		"captures": func(n *yaml.Node) {
 			c.Captures = make(map[string]string)
-			if n.Kind != yaml.MappingNode {
-				d.addf(n, codeType, "captures is a mapping")
+			if !d.is(n, yaml.MappingNode, "captures is a mapping") {
 				return
 			}
-			d.pairs(n, func(k, v *yaml.Node) { c.Captures[k.Value] = d.text(v, "a capture") })
+			d.pairs(n, func(k, v *yaml.Node) { c.Captures[k.Value] = d.filled(v, "a capture") })
 		},
 		"score": func(n *yaml.Node) {
-			c.Score = d.text(n, "score")
+			c.Score = d.filled(n, "score")
 			if _, _, err := parseBound(c.Score); err != nil && c.Score != "" {
 				d.addf(n, codeValue, "%v", err)
 			}
 		},
 	}, "capture", "expect")
+	c.Broken = len(d.problems) > before || d.refused[n]
 	return c
 }
 
@@ -194,6 +209,9 @@ func (s *Set) runCases(cases []Case, opt TestOptions) []Outcome {
 	judged := make(map[string]map[string]bool)
 	var paths []string
 	for _, c := range cases {
+		if c.Broken {
+			continue
+		}
 		o := Outcome{Case: c}
 		rep, ok := reports[c.Capture]
 		if !ok {
@@ -271,9 +289,9 @@ func (r *Result) why() string {
 
 // check compares a report with what a case expects.
 func (s *Set) check(o *Outcome, rep Report) {
-	r := s.Rule(o.Rule)
-	if r == nil {
-		o.Err = fmt.Errorf("no rule is called %s%s", o.Rule, didYouMean(o.Rule, s.ids()))
+	r, err := s.Find(o.Rule)
+	if err != nil {
+		o.Err = err
 		return
 	}
 	res := rep.of(r)

@@ -3,6 +3,7 @@ package rules
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -78,12 +79,42 @@ func TestATestFileIsReadStrictly(t *testing.T) {
 		"a.test.yaml:6:40 E006 score is a bound such as \">=0.8\", not \"0.8\"",
 		"b.test.yaml:1:1 E005 a test needs rule",
 	}
-	if len(ps) != len(want) || len(cases) != 0 {
+	runnable := slices.DeleteFunc(slices.Clone(cases), func(c Case) bool { return c.Broken })
+	if len(ps) != len(want) || len(runnable) != 0 || len(cases) != 5 {
 		t.Fatalf("%d cases, %v", len(cases), ps)
 	}
 	for i := range want {
 		if ps[i].String() != want[i] {
 			t.Errorf("got  %s\nwant %s", ps[i], want[i])
 		}
+	}
+}
+
+func TestABadCaseOfATestHidesNoGoodOne(t *testing.T) {
+	set := mustLoad(t, rule("a.b", "{stack: leaf read}", ""))
+	for _, c := range []struct{ name, file, text, problem, want string }{
+		{"one bad case", "a.b.test.yaml", "rule: a.b\ncases:\n  - {capture: x, expect: match}\n  - {capture: x, expect: matched}\n", "E006", "ok"},
+		{"no good case", "a.b.test.yaml", "rule: a.b\ncases:\n  - {capture: x, expect: matched}\n", "E006", ""},
+		{"no list of cases", "other.test.yaml", "rule: a.b\ncases: none\n", "E004", ""},
+		{"no YAML", "a.b.test.yaml", "rule: a.b\ncases: [\n", "E001", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cases, ps := LoadTests(fstest.MapFS{c.file: {Data: []byte(c.text)}})
+			if len(ps) != 1 || ps[0].Code != c.problem {
+				t.Fatal(ps)
+			}
+			got := ""
+			for _, o := range set.Test(cases, TestOptions{Open: func(string) (*Observation, error) { return observe(seen{"read", 0, 1}), nil }}) {
+				if got += "ok"; o.Err != nil {
+					t.Error(o.Err)
+				}
+			}
+			if got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+			if w := set.Lint(LintOptions{Tests: cases}); len(w) > 0 && (c.want == "" || w[0].Code != codeNoNearMiss) {
+				t.Error(w)
+			}
+		})
 	}
 }

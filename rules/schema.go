@@ -11,7 +11,7 @@ import (
 // The types below are rule and test files as JSON Schema describes them, for
 // editors; the loader reads the YAML itself, and says more. A test holds their
 // keys against the loader's. A field's tags are its key (json), what it is
-// (doc), and what it may be (enum, pattern, min, max, above).
+// (XX
 
 type ruleFile struct {
 	Schema     string            `json:"schema" need:"y" enum:"phpwhy/rule/v1" doc:"The version of the rule language."`
@@ -22,21 +22,21 @@ type ruleFile struct {
 	Severity   string            `json:"severity" need:"y" enum:"info|low|medium|high|critical" doc:"How bad it is."`
 	Maturity   string            `json:"maturity" enum:"experimental|stable|deprecated" doc:"Default stable."`
 	Kind       string            `json:"kind" enum:"cause|benign" doc:"A cause of a hang, or a healthy state, which hides causes. Default cause."`
-	Labels     map[string]string `json:"labels" keys:"^[A-Za-z_][A-Za-z_0-9]*$" doc:"The author's own, to sort rules by: a team, a service."`
+	Labels     map[string]string `json:"labels" keys:"^[A-Za-z_][A-Za-z_0-9]*$" blank:"y" doc:"The author's own, to sort rules by: a team, a service."`
 	AppliesTo  appliesFile       `json:"applies_to" doc:"The targets that the rule is for; what is not known of a target excludes nothing."`
 	Supersedes []string          `json:"supersedes" doc:"Ids of rules whose findings this one hides when both match."`
 	Match      conditionFile     `json:"match" need:"y" doc:"The condition."`
 	Bind       map[string]string `json:"bind" keys:"^[A-Za-z_][A-Za-z_0-9]*$" doc:"Names for message, each an expression (CEL) over the evidence."`
 	Score      scoreFile         `json:"score" doc:"How sure the rule is, from 0 to 1."`
 	Message    string            `json:"message" need:"y" doc:"What is shown; {{name}} is a capture or a binding, {{name|bytes}} a size, {{name|int}} a whole number, {{name|secs}} a time in seconds."`
-	Explain    string            `json:"explain" doc:"How it comes to this."`
-	Fix        string            `json:"fix" doc:"What to do about it."`
+	Explain    string            `json:"explain" blank:"y" doc:"How it comes to this."`
+	Fix        string            `json:"fix" blank:"y" doc:"What to do about it."`
 	Refs       []string          `json:"refs" doc:"Where to read more."`
 	Exceptions []exceptionFile   `json:"exceptions" doc:"Places where the finding is known and not shown."`
 }
 
 type appliesFile struct {
-	PHP  string   `json:"php" doc:"A range of versions: \">=5.6 <9\"."`
+	PHP  string   `json:"php" pattern:"^\\s*(>=|<=|==|>|<|=)[0-9]+(\\.[0-9]+)*(\\s+(>=|<=|==|>|<|=)[0-9]+(\\.[0-9]+)*)*\\s*$" doc:"A range of versions: \">=5.6 <9\"."`
 	SAPI []string `json:"sapi" doc:"As php_sapi_name() says: fpm-fcgi, cli, apache2handler."`
 	Libc []string `json:"libc" enum:"glibc|musl" doc:"The C library."`
 }
@@ -69,7 +69,7 @@ type plusFile struct {
 }
 
 type exceptionFile struct {
-	Site   string `json:"site" need:"y" doc:"The place, file:line; * and ? stand for any characters."`
+	Site   string `json:"site" need:"y" doc:"The place, a file or file:line; * and ? stand for any characters."`
 	Until  string `json:"until" need:"y" pattern:"^[0-9]{4}-[0-9]{2}-[0-9]{2}$" doc:"The last day of the exception."`
 	Reason string `json:"reason" need:"y" doc:"Why it is known."`
 }
@@ -80,7 +80,7 @@ type testFile struct {
 }
 
 type caseFile struct {
-	Capture  string            `json:"capture" need:"y" doc:"A capture or a pasted backtrace; the path begins at this file's folder."`
+	Capture  string            `json:"capture" need:"y" doc:"A capture or a pasted backtrace; the path begins at this file's folder, unless it is absolute."`
 	Expect   string            `json:"expect" need:"y" enum:"match|no_match|undetermined" doc:"What the rule must say."`
 	Captures map[string]string `json:"captures" doc:"What as= captured: file:line; * and ? stand for any characters."`
 	Score    string            `json:"score" pattern:"^[<>]=-?[0-9]*\\.?[0-9]+$" doc:"A bound of the score: \">=0.8\"."`
@@ -158,7 +158,7 @@ func typed(t reflect.Type, tag reflect.StructTag) schema {
 		}
 		return s
 	case reflect.Map:
-		s := schema{"type": "object", "additionalProperties": schema{"type": "string"}}
+		s := schema{"type": "object", "additionalProperties": textSchema(tag.Get("blank") != "")}
 		if k := tag.Get("keys"); k != "" {
 			s["propertyNames"] = schema{"pattern": k}
 		}
@@ -168,14 +168,21 @@ func typed(t reflect.Type, tag reflect.StructTag) schema {
 	case reflect.Float64:
 		return bounded(schema{"type": "number"}, tag)
 	}
-	s := schema{"type": "string"}
 	if e := tag.Get("enum"); e != "" {
-		s["enum"] = strings.Split(e, "|")
+		return schema{"type": "string", "enum": strings.Split(e, "|")}
 	}
 	if p := tag.Get("pattern"); p != "" {
-		s["pattern"] = p
+		return schema{"type": "string", "pattern": p}
 	}
-	return s
+	return textSchema(tag.Get("blank") != "")
+}
+
+// textSchema is a text, which says something unless it may be blank.
+func textSchema(blank bool) schema {
+	if blank {
+		return schema{"type": "string"}
+	}
+	return schema{"type": "string", "pattern": `\S`}
 }
 
 func bounded(s schema, tag reflect.StructTag) schema {
@@ -204,7 +211,7 @@ func conditionSchema() schema {
 
 func patternsSchema() schema {
 	return schema{"oneOf": []schema{
-		{"type": "string", "minLength": 1},
-		{"type": "object", "minProperties": 1, "propertyNames": schema{"pattern": name.String()}, "additionalProperties": schema{"type": "string", "minLength": 1}},
+		textSchema(false),
+		{"type": "object", "minProperties": 1, "propertyNames": schema{"pattern": name.String()}, "additionalProperties": textSchema(false)},
 	}}
 }

@@ -51,7 +51,7 @@ exceptions: [{site: x, until: 2030-01-01, reason: r}]
 `
 	d := &decoder{keys: make(map[string][]string)}
 	doc := d.document([]byte(full))
-	d.rule(doc, &Rule{at: map[string]mark{}, bind: map[string]*expr{}}, map[string]bool{})
+	d.rule(doc, &Rule{at: map[string]mark{}, bind: map[string]*expr{}}, bindings{})
 	test := &decoder{keys: make(map[string][]string)}
 	if _, ps := test.tests("x.test.yaml", []byte("rule: a.b\ncases:\n  - {capture: x, expect: match}\n")); len(ps) > 0 {
 		t.Fatal(ps)
@@ -211,6 +211,25 @@ func TestSchemaAndLoaderAgreeOnShapes(t *testing.T) {
 		{"an exception", "{php: user as=site}", "exceptions: [{site: x, until: 2030-01-31, reason: r}]", true},
 		{"an exception for ever", "{php: user as=site}", "exceptions: [{site: x, reason: r}]", false},
 		{"a SAPI that is no list", "{php: user}", "applies_to: {sapi: cli}", false},
+		{"an empty explanation", "{php: user}", `explain: ""`, true},
+		{"an empty label", "{php: user}", `labels: {team: ""}`, true},
+		{"an empty expression", `{expr: ""}`, "", false},
+		{"an empty pattern", `{stack: ""}`, "", false},
+		{"an empty named pattern", `{stack: {a: " "}}`, "", false},
+		{"an empty in", `{in: "", php: user}`, "", false},
+		{"an empty binding", "{php: user}", `bind: {n: ""}`, false},
+		{"an empty bonus", "{php: user}", `score: {base: 0.5, plus: [{add: 0.2, if: ""}]}`, false},
+		{"an empty maturity", "{php: user}", `maturity: ""`, false},
+		{"an empty override", "{php: user}", `overrides: ""`, false},
+		{"an empty id among those superseded", "{php: user}", `supersedes: [""]`, false},
+		{"an empty range", "{php: user}", `applies_to: {php: ""}`, false},
+		{"a range", "{php: user}", `applies_to: {php: ">=5.6 <9"}`, true},
+		{"a range of one version", "{php: user}", `applies_to: {php: " ==8.2.1 "}`, true},
+		{"a range with blanks", "{php: user}", `applies_to: {php: ">= 5.6"}`, false},
+		{"a range without an operator", "{php: user}", `applies_to: {php: "8.2"}`, false},
+		{"a range of wildcards", "{php: user}", `applies_to: {php: ">=8.x"}`, false},
+		{"an empty SAPI", "{php: user}", `applies_to: {sapi: [""]}`, false},
+		{"an empty reason", "{php: user as=site}", `exceptions: [{site: x, until: 2030-01-31, reason: ""}]`, false},
 		{"a libc that is none", "{php: user}", "applies_to: {libc: [newlib]}", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -220,6 +239,29 @@ func TestSchemaAndLoaderAgreeOnShapes(t *testing.T) {
 				t.Errorf("schema: %v; loader: %v; want ok %v", err, ps, c.ok)
 			}
 		})
+	}
+}
+
+func TestSchemaAndLoaderAgreeOnEmptyTextsOfTests(t *testing.T) {
+	s := compileSchema(t, TestSchema())
+	for _, c := range []struct {
+		text, want string // want: of the loader
+	}{
+		{"rule: a.b\ncases: [{capture: x, expect: match}]", ""},
+		{"rule: \"\"\ncases: [{capture: x, expect: match}]", "rule is empty"},
+		{"rule: a.b\ncases: [{capture: \"\", expect: match}]", "capture is empty"},
+		{"rule: a.b\ncases: [{capture: x, expect: \"\"}]", "expect is empty"},
+		{"rule: a.b\ncases: [{capture: x, expect: match, score: \"\"}]", "score is empty"},
+		{"rule: a.b\ncases: [{capture: x, expect: match, captures: {site: \"\"}}]", "a capture is empty"},
+	} {
+		_, ps := parseTest("x.test.yaml", []byte(c.text))
+		got := ""
+		for _, p := range ps {
+			got += p.Msg
+		}
+		if err := s.Validate(plainYAML(t, []byte(c.text))); (err == nil) != (c.want == "") || got != c.want {
+			t.Errorf("%q: schema: %v; loader: %q, want %q", c.text, err, got, c.want)
+		}
 	}
 }
 

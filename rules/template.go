@@ -7,13 +7,16 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"cel.dev/cel-go/cel"
 )
 
 // template is a message with {{name}} or {{name|filter}} in it.
 type template struct {
-	text  []string // text[i] precedes names[i]
-	names []string
-	pipe  []string
+	source string
+	text   []string // text[i] precedes names[i]
+	names  []string
+	pipe   []string
 }
 
 var placeholder = regexp.MustCompile(`\{\{([^{}]*)\}\}`)
@@ -26,18 +29,22 @@ var filters = map[string]func(any) string{
 }
 
 // parseTemplate reads a message, and says all that is wrong with it.
-func parseTemplate(s string, bound map[string]bool) (*template, []error) {
-	t := &template{}
+func parseTemplate(s string, bound bindings) (*template, []error) {
+	t := &template{source: s}
 	var bad []error
 	at := 0
 	for _, m := range placeholder.FindAllStringSubmatchIndex(s, -1) {
 		name, pipe, piped := strings.Cut(s[m[2]:m[3]], "|")
 		name, pipe = strings.TrimSpace(name), strings.TrimSpace(pipe)
-		if !bound[name] {
+		typ, known := bound[name]
+		if !known && bound != nil {
 			bad = append(bad, fmt.Errorf("{{%s}} is bound nowhere: neither in bind nor by as=%s", name, didYouMean(name, slices.Sorted(maps.Keys(bound)))))
 		}
 		if _, ok := filters[pipe]; piped && !ok {
 			bad = append(bad, fmt.Errorf("no filter is called %q%s", pipe, didYouMean(pipe, slices.Sorted(maps.Keys(filters)))))
+		}
+		if piped && filters[pipe] != nil && typ != nil && !numeric(typ) {
+			bad = append(bad, fmt.Errorf("{{%s|%s}} needs a number, and %s is of type %s", name, pipe, name, typ))
 		}
 		t.text = append(t.text, s[at:m[0]])
 		t.names = append(t.names, name)
@@ -49,6 +56,16 @@ func parseTemplate(s string, bound map[string]bool) (*template, []error) {
 		bad = append(bad, errors.New("{{ and }} don't pair up"))
 	}
 	return t, bad
+}
+
+// numeric reports whether filters can show values of a type: numbers, and what may
+// turn out to be one.
+func numeric(t *cel.Type) bool {
+	switch t.Kind() {
+	case cel.IntKind, cel.UintKind, cel.DoubleKind, cel.DynKind, cel.AnyKind:
+		return true
+	}
+	return false
 }
 
 func (t *template) render(vals map[string]any) string {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -38,20 +39,49 @@ func searchPath() []string {
 func ruleSources(noBuiltin bool, dirs []string) []rules.Source {
 	var out []rules.Source
 	if !noBuiltin {
-		out = append(out, rules.Source{FS: builtin.FS, Name: builtinSource, Trusted: true, Prepared: builtin.Prepared})
+		out = append(out, builtinRules())
 	}
 	for _, d := range searchPath() {
 		if st, err := os.Stat(d); err == nil && st.IsDir() && !named(d, dirs) {
 			out = append(out, rules.Source{FS: os.DirFS(d), Name: d})
 		}
 	}
-	for _, d := range dirs {
+	for _, d := range distinct(dirs) {
 		out = append(out, rules.Source{FS: os.DirFS(d), Name: filepath.Clean(d)})
 	}
 	return out
 }
 
-// named reports whether a folder is among others, by whatever name.
+// distinct leaves out the folders that were named before, or that lie in others.
+func distinct(dirs []string) []string {
+	var out []string
+	for i, d := range dirs {
+		if !named(d, dirs[:i]) && !within(d, dirs) {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// within reports whether rules of a folder above are looked for at path, too.
+func within(path string, dirs []string) bool {
+	p, err := filepath.Abs(path)
+	if err != nil {
+		return false
+	}
+	for !strings.HasPrefix(filepath.Base(p), ".") && filepath.Dir(p) != p {
+		if p = filepath.Dir(p); named(p, dirs) {
+			return true
+		}
+	}
+	return false
+}
+
+func builtinRules() rules.Source {
+	return rules.Source{FS: builtin.FS, Name: builtinSource, Trusted: true, Prepared: builtin.Prepared}
+}
+
+// named reports whether a file or folder is among others, by whatever name.
 func named(dir string, others []string) bool {
 	st, err := os.Stat(dir)
 	return err == nil && slices.ContainsFunc(others, func(o string) bool {
@@ -95,21 +125,14 @@ func (f *rulesFlags) check() error {
 type selection struct {
 	base    []rules.Source // in force, and not what is looked at
 	chosen  []rules.Source
-	paths   []string // of the chosen, to be watched
-	implied bool     // nothing was named, so it is all that is in force
+	implied bool // nothing was named, so it is all that is in force
 }
 
 // choose turns arguments into sources: folders, rule files or test files.
 func (f *rulesFlags) choose(args []string) (*selection, error) {
 	sources := ruleSources(f.noBuiltin, f.dirs)
 	if len(args) == 0 {
-		sel := &selection{chosen: sources, implied: true}
-		for _, src := range sources {
-			if src.Name != builtinSource {
-				sel.paths = append(sel.paths, src.Name)
-			}
-		}
-		return sel, nil
+		return &selection{chosen: sources, implied: true}, nil
 	}
 	// What is being written may be a copy of what is installed, and a check
 	// must not depend on the host: the search path stays out.
@@ -117,25 +140,34 @@ func (f *rulesFlags) choose(args []string) (*selection, error) {
 	if !f.noBuiltin {
 		sel.base = append(sel.base, sources[0])
 	}
-	for _, d := range f.dirs {
-		if !named(d, args) {
-			sel.base = append(sel.base, rules.Source{FS: os.DirFS(d), Name: filepath.Clean(d)})
+	var folders []string
+	for _, a := range args {
+		if st, err := os.Stat(a); err == nil && st.IsDir() {
+			folders = append(folders, a)
 		}
 	}
+	for _, d := range distinct(f.dirs) {
+		if !named(d, folders) && !within(d, folders) {
+			sel.base = append(sel.base, rules.Source{FS: &otherFiles{os.DirFS(d), d, args}, Name: filepath.Clean(d)})
+		}
+	}
+	seen := distinct(folders)
 	for _, a := range args {
 		st, err := os.Stat(a)
 		switch {
 		case err != nil:
 			return nil, &usageError{err}
 		case st.IsDir():
-			sel.chosen = append(sel.chosen, rules.Source{FS: os.DirFS(a), Name: filepath.Clean(a)})
-		case strings.HasSuffix(a, ".yaml"), strings.HasSuffix(a, ".yml"):
-			sel.file(a)
-		default:
+			if len(seen) > 0 && seen[0] == a {
+				seen = seen[1:]
+				sel.chosen = append(sel.chosen, rules.Source{FS: os.DirFS(a), Name: filepath.Clean(a)})
+			}
+		case !strings.HasSuffix(a, ".yaml") && !strings.HasSuffix(a, ".yml"):
 			return nil, usageErrorf("%s is neither a folder nor a YAML file", a)
+		case !within(a, folders):
+			sel.file(a)
 		}
 	}
-	sel.paths = args
 	return sel, nil
 }
 
@@ -147,7 +179,7 @@ func (sel *selection) file(path string) {
 	stem := strings.TrimSuffix(strings.TrimSuffix(base, filepath.Ext(base)), ".test")
 	var files *someFiles
 	for _, src := range sel.chosen {
-		if s, ok := src.FS.(*someFiles); ok && src.Name == dir {
+		if s, ok := src.FS.(*someFiles); ok && named(dir, []string{src.Name}) {
 			files = s
 		}
 	}
@@ -164,7 +196,14 @@ func (sel *selection) all() []rules.Source { return slices.Concat(sel.base, sel.
 
 // chose reports whether a rule is one of those that were chosen.
 func (sel *selection) chose(r *rules.Rule) bool {
-	return slices.ContainsFunc(sel.chosen, func(s rules.Source) bool { return s.Name == r.Source })
+	return slices.ContainsFunc(sel.chosen, func(s rules.Source) bool {
+		if s.Name != r.Source {
+			return false
+		}
+		// The rest of the folder may be there by --rules.
+		some, ok := s.FS.(*someFiles)
+		return !ok || path.Join(s.Name, path.Base(r.File)) == r.File && some.names[path.Base(r.File)]
+	})
 }
 
 // someFiles is a folder of which only some files show.
@@ -177,6 +216,19 @@ type someFiles struct {
 func (s *someFiles) ReadDir(name string) ([]fs.DirEntry, error) {
 	all, err := fs.ReadDir(s.FS, name)
 	return slices.DeleteFunc(all, func(e fs.DirEntry) bool { return !s.names[e.Name()] }), err
+}
+
+// otherFiles is a folder without the files and folders that were chosen out of it.
+type otherFiles struct {
+	fs.FS
+	dir    string
+	chosen []string
+}
+
+// ReadDir implements fs.ReadDirFS.
+func (o *otherFiles) ReadDir(name string) ([]fs.DirEntry, error) {
+	all, err := fs.ReadDir(o.FS, name)
+	return slices.DeleteFunc(all, func(e fs.DirEntry) bool { return named(filepath.Join(o.dir, name, e.Name()), o.chosen) }), err
 }
 
 func newRules(s streams) *cobra.Command {

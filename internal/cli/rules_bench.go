@@ -84,9 +84,9 @@ func bench(s streams, f *rulesFlags, opt rules.BenchOptions, args []string) erro
 		return writeJSON(s.out, out)
 	}
 	w := s.out
-	fmt.Fprintf(w, "%d rules with %d alternatives over %d distinct stacks of %d frames, one core\n", r.Rules, r.Alternatives, r.Stacks, r.Frames)
+	fmt.Fprintf(w, "%s with %s over %s of %d frames, one core\n", plural(r.Rules, "rule"), plural(r.Alternatives, "alternative"), plural(r.Stacks, "distinct stack"), r.Frames)
 	fmt.Fprintf(w, "matching: %v at best of 3, %.0f ns a stack, %.2f million stacks a second\n", r.Match.Round(time.Millisecond), float64(r.Match.Nanoseconds())/float64(r.Stacks), perSecond/1e6)
-	fmt.Fprintf(w, "after the index: %.2f alternatives a stack, of which %.2f have all required names; %d matches\n", r.Candidates, r.Ran, r.Hits)
+	fmt.Fprintf(w, "the index proposes %.2f alternatives a stack, %.2f automatons run; %d matches\n", r.Candidates, r.Ran, r.Hits)
 	fmt.Fprintf(w, "names to numbers, once: %v a stack\n", r.Intern)
 	if opt.Naive > 0 {
 		fmt.Fprintf(w, "trying every pattern: %v a stack, %.0f times as long\n", r.Naive, float64(r.Naive)*float64(r.Stacks)/float64(r.Match))

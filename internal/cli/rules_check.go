@@ -33,7 +33,7 @@ Exit code: 0 all as expected, 1 a failure, 2 unreadable, 3 no test selected.`,
 			if err := f.check(); err != nil {
 				return err
 			}
-			return watching(cmd.Context(), s, f.watch, args, func() error { return testRules(s, &f, args) })
+			return f.watching(cmd.Context(), s, f.watch, args, func() error { return testRules(s, &f, args) })
 		},
 	}
 	f.flags(cmd, "text", "json", "junit", "sarif")

@@ -71,7 +71,7 @@ func coverage(s streams, f *rulesFlags, args []string) error {
 	}
 	paths := make(map[string]bool)
 	for _, c := range cases {
-		if !strings.HasPrefix(c.File, builtinSource) {
+		if !c.Broken && !strings.HasPrefix(c.File, builtinSource) {
 			paths[c.Capture] = true
 		}
 	}

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,7 +63,9 @@ func explainText(w io.Writer, e *rules.Explanation, capture string) {
 		printf(w, "  it lacks %s", m)
 	}
 	for _, m := range e.Errors {
-		printf(w, "  %s", m)
+		if !says(&e.Match, m) { // the condition will
+			printf(w, "  %s", m)
+		}
 	}
 	if e.Skipped == "" {
 		explainCondition(w, &e.Match, "  ")
@@ -92,6 +95,11 @@ func explainText(w io.Writer, e *rules.Explanation, capture string) {
 		}
 		printf(w, "%s%s", label, nearText(&e.Nearest[i]))
 	}
+}
+
+// says reports whether an error is shown with a condition.
+func says(e *rules.Explained, msg string) bool {
+	return e.Err == msg || slices.ContainsFunc(e.Of, func(c rules.Explained) bool { return says(&c, msg) })
 }
 
 func headline(e *rules.Explanation) string {

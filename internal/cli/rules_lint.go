@@ -37,7 +37,7 @@ Exit code: 0 no problem, 1 a problem, 2 unreadable.`,
 			if err := f.check(); err != nil {
 				return err
 			}
-			return watching(cmd.Context(), s, f.watch, args, func() error { return lint(s, &f, args) })
+			return f.watching(cmd.Context(), s, f.watch, args, func() error { return lint(s, &f, args) })
 		},
 	}
 	f.flags(cmd, "text", "json", "sarif")
@@ -133,14 +133,14 @@ func (sel *selection) lint() (problems []rules.Problem, count int, err error) {
 	set, problems := sel.load()
 	cases, more := rules.LoadTestSources(sel.chosen...)
 	problems = append(problems, more...)
-	symbols, err := sel.symbols(set)
+	symbols, err := sel.symbols()
 	if err != nil {
 		return nil, 0, err
 	}
-	problems = append(problems, set.Lint(rules.LintOptions{Tests: cases, Symbols: symbols, Now: time.Now(), Only: sel.chose})...)
+	problems = append(problems, set.Lint(rules.LintOptions{Tests: cases, Symbols: symbols, Open: openCapture, Now: time.Now(), Only: sel.chose})...)
 	for i := range cases {
 		c := &cases[i]
-		if strings.HasPrefix(c.File, builtinSource) {
+		if c.Capture == "" || strings.HasPrefix(c.File, builtinSource) {
 			continue // their captures are not part of the program
 		}
 		if _, err := os.Stat(c.Capture); err != nil {
@@ -168,20 +168,15 @@ func (sel *selection) load() (*rules.Set, []rules.Problem) {
 	return set, slices.DeleteFunc(problems, func(p rules.Problem) bool { return slices.Contains(others, p) })
 }
 
-// symbols are the functions that the other rules and symbols.txt files know. A
-// rule's own names prove nothing, but for the built-in ones, which captures do.
-func (sel *selection) symbols(set *rules.Set) (rules.Symbols, error) {
+// symbols are the functions that the built-in rules, whether they are in force or
+// not, and symbols.txt files know. A rule's own names prove nothing, but those of
+// the built-in ones, which captures do.
+func (sel *selection) symbols() (rules.Symbols, error) {
 	var k rules.Symbols
-	var known []*rules.Rule
-	for _, r := range set.Rules() {
-		for ; r != nil; r = r.Replaces() {
-			if r.Source == builtinSource {
-				known = append(known, r)
-			}
-		}
-	}
-	k.AddRules(known)
-	for _, src := range sel.all() {
+	shipped := builtinRules()
+	set, _ := rules.LoadSources(shipped)
+	k.AddRules(set.Rules())
+	for _, src := range append(sel.all(), shipped) {
 		if err := k.AddFiles(src.FS); err != nil && !errors.Is(err, fs.ErrPermission) {
 			return k, &usageError{err}
 		}

@@ -70,6 +70,11 @@ in /etc/phpwhy/rules, in phpwhy/rules of the user's configuration folder, and in
 			if err := f.check(); err != nil {
 				return err
 			}
+			for _, l := range labels {
+				if name, _, ok := strings.Cut(l, "="); !ok || name == "" {
+					return usageErrorf("--label is NAME=VALUE, not %q", l)
+				}
+			}
 			return listRules(s, &f, labels)
 		},
 	}
@@ -120,7 +125,8 @@ func listRules(s streams, f *rulesFlags, labels []string) error {
 
 func hasLabels(r *rules.Rule, labels []string) bool {
 	for _, l := range labels {
-		if name, value, ok := strings.Cut(l, "="); !ok || r.Labels[name] != value {
+		name, value, _ := strings.Cut(l, "=")
+		if have, ok := r.Labels[name]; !ok || have != value {
 			return false
 		}
 	}
@@ -183,13 +189,16 @@ func printLines(w io.Writer, text string) {
 }
 
 func newRulesSchema(s streams) *cobra.Command {
-	return &cobra.Command{
+	format := "json"
+	cmd := &cobra.Command{
 		Use:       "schema [rule|test]",
 		Short:     "Print the JSON Schema of rule files or of their tests, for editors",
 		ValidArgs: []string{"rule", "test"},
 		RunE: func(_ *cobra.Command, args []string) error {
 			text := rules.RuleSchema()
 			switch {
+			case format != "json":
+				return usageErrorf("--format is json, not %q", format)
 			case len(args) > 1, len(args) == 1 && !slices.Contains([]string{"rule", "test"}, args[0]):
 				return usageErrorf("schema takes one word: rule or test")
 			case len(args) == 1 && args[0] == "test":
@@ -199,6 +208,8 @@ func newRulesSchema(s streams) *cobra.Command {
 			return err
 		},
 	}
+	cmd.Flags().StringVar(&format, "format", format, "json")
+	return cmd
 }
 
 func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -17,18 +19,26 @@ const (
 	maxWatched = 20_000
 )
 
-// watching runs a check once, or again whenever a file below the paths
-// changes. The last run's result is the result.
-func watching(ctx context.Context, s streams, watch bool, paths []string, check func() error) error {
-	err := check()
+// watching runs a check once, or again whenever a file changes below what was named:
+// the arguments, or else the search path, and --rules. The last run's result is the
+// result.
+func (f *rulesFlags) watching(ctx context.Context, s streams, watch bool, args []string, check func() error) error {
 	if !watch {
-		return err
+		return check()
 	}
-	if len(paths) == 0 {
+	paths := args
+	if len(args) == 0 {
 		paths = searchPath()
 	}
-	paths = folders(paths)
+	paths = folders(slices.Concat(paths, f.dirs))
+	// What changes while the first check runs is checked again.
 	seen := fingerprint(paths)
+	err := check()
+	for _, a := range args {
+		if _, missing := os.Stat(a); missing != nil {
+			return err // a misspelt name won't mend itself
+		}
+	}
 	for {
 		var failed *checkError
 		if err != nil {
@@ -52,7 +62,7 @@ func watching(ctx context.Context, s streams, watch bool, paths []string, check 
 				break
 			}
 		}
-		fmt.Fprintf(s.out, "\n%s\n", time.Now().Format("15:04:05"))
+		fmt.Fprintf(s.err, "\n%s\n", time.Now().Format("15:04:05"))
 		err = check()
 	}
 }
@@ -84,6 +94,9 @@ func fingerprint(paths []string) string {
 		_ = filepath.WalkDir(p, func(path string, e fs.DirEntry, err error) error {
 			if err != nil {
 				return nil
+			}
+			if e.IsDir() && path != p && strings.HasPrefix(e.Name(), ".") {
+				return fs.SkipDir // as rules are not looked for there
 			}
 			if files++; files > maxWatched {
 				return fs.SkipAll

@@ -295,6 +295,8 @@ func (t *textWriter) undetermined() {
 		s := u.Rule
 		if len(u.Missing) > 0 {
 			s += ": missing " + strings.Join(u.Missing, "; ")
+		} else if slices.ContainsFunc(t.r.Notes, func(n string) bool { return strings.HasPrefix(n, u.Rule+": ") }) {
+			s += ": it failed, see the note"
 		}
 		t.prose("    ", plain, s)
 	}
