@@ -15,7 +15,10 @@ import (
 type Peek struct {
 	Idle  bool      // no request is in progress
 	Web   bool      // it is a web request, no command-line script
-	Start time.Time // zero when PHP has not noted it
+	Start time.Time // zero when nobody has noted it
+	// Request is the same in two glances at a worker only when both saw the same
+	// request; "" when nothing tells one from the next.
+	Request string
 }
 
 const (
@@ -58,6 +61,8 @@ type peeked struct {
 	rt      *zend.Runtime
 	err     error // why it can't be read
 	tried   time.Time
+	board   *scoreboard // of php-fpm; nil when it was not found
+	sought  time.Time   // when board was last looked for
 	threads []phpThread
 	listed  time.Time
 }
@@ -161,7 +166,7 @@ func (e *peeked) peek(pid int) (Peek, error) {
 		if err != nil {
 			return Peek{}, err
 		}
-		return glance(th, r)
+		return e.glance(pid, th, r)
 	}
 	if now := time.Now(); now.Sub(e.listed) > threadsEvery {
 		e.listed = now
@@ -169,7 +174,7 @@ func (e *peeked) peek(pid int) (Peek, error) {
 			return Peek{}, err
 		}
 	}
-	return e.oldest(r)
+	return e.oldest(pid, r)
 }
 
 // list finds a thread-safe PHP's threads.
@@ -185,7 +190,7 @@ func (e *peeked) list(pid int) error {
 }
 
 // oldest is the glance at the thread whose request has lasted longest.
-func (e *peeked) oldest(r remote.Reader) (Peek, error) {
+func (e *peeked) oldest(pid int, r remote.Reader) (Peek, error) {
 	out := Peek{Idle: true}
 	var errs []error
 	read := 0
@@ -194,7 +199,7 @@ func (e *peeked) oldest(r remote.Reader) (Peek, error) {
 		if err != nil {
 			continue // it has ended
 		}
-		p, err := glance(th, r)
+		p, err := e.glance(pid, th, r)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -212,11 +217,47 @@ func (e *peeked) oldest(r remote.Reader) (Peek, error) {
 	return out, nil
 }
 
-func glance(th *zend.Thread, r remote.Reader) (Peek, error) {
+// glance reads what is asked for of one thread.
+func (e *peeked) glance(pid int, th *zend.Thread, r remote.Reader) (Peek, error) {
 	g, err := th.Glimpse(r)
 	switch {
 	case errors.Is(err, zend.ErrNoRequest):
 		return Peek{Idle: true}, nil
+	case err != nil:
+		return Peek{}, err
 	}
-	return Peek{Web: g.Web, Start: g.Start}, err
+	out := Peek{Web: g.Web, Start: g.Start}
+	if !g.Start.IsZero() {
+		out.Request = g.Start.Format(time.RFC3339Nano)
+	}
+	if !g.Web || e.rt.SAPI != fpm || !e.findBoard(pid) {
+		return out, nil
+	}
+	a, err := e.board.during(r, func() (string, error) {
+		_, err := th.Glimpse(r)
+		return "", err
+	})
+	switch {
+	case errors.Is(err, zend.ErrNoRequest): // it has just ended
+		return Peek{Idle: true}, nil
+	case err == nil:
+		out.Start, out.Request = a.start, fmt.Sprintf("%d at %s", a.n, a.at)
+	}
+	return out, nil
+}
+
+// findBoard finds the worker's slot in php-fpm's scoreboard: one that has just
+// been started is not in it yet.
+func (e *peeked) findBoard(pid int) bool {
+	if e.board != nil || time.Since(e.sought) < retryEvery {
+		return e.board != nil
+	}
+	e.sought = time.Now()
+	live, err := target.Open(pid)
+	if err != nil {
+		return false
+	}
+	defer live.Close()
+	e.board, _ = findScoreboard(live.Mem, live.Maps, pid)
+	return e.board != nil
 }

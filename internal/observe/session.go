@@ -64,8 +64,9 @@ type session struct {
 	pipe  *pipeline
 	look  *looker
 	facts facts
-	since time.Time // when facts began to count; zero for a single look
-	spare *spares   // nil for a single look
+	board *scoreboard // of php-fpm; nil when it was not found
+	since time.Time   // when facts began to count; zero for a single look
+	spare *spares     // nil for a single look
 	cap   capture.Capture
 }
 
@@ -383,16 +384,41 @@ func (s *session) describe() {
 
 // request is what a thread works on, nil when that is no web request.
 func (s *session) request(th *zend.Thread) *capture.Request {
-	q, _ := th.Request(s.mem)
+	q := s.accepted(th)
 	if q.Method == "" && q.URI == "" { // a command-line script has neither
 		return nil
 	}
 	out := &capture.Request{Method: q.Method, URI: q.URI, Script: q.Script}
 	// A core does not say when it was taken.
 	if !q.Start.IsZero() && s.live != nil {
-		out.AgeMS = time.Since(q.Start).Milliseconds()
+		out.AgeMS = max(1, time.Since(q.Start).Milliseconds()) // 0 is unknown
 	}
 	return out
+}
+
+// accepted reads the request that a thread works on, and when it began as far
+// as anybody has noted that.
+func (s *session) accepted(th *zend.Thread) zend.Request {
+	if s.live != nil && s.board == nil && s.runtime().SAPI == fpm {
+		s.board, _ = findScoreboard(s.mem, s.live.Maps, s.pid)
+	}
+	var q zend.Request
+	if s.board != nil {
+		a, err := s.board.during(s.mem, func() (string, error) {
+			var err error
+			q, err = th.Request(s.mem)
+			if errors.Is(err, zend.ErrNoRequest) {
+				return "", err
+			}
+			return q.Method, nil // the rest may have been unreadable
+		})
+		if err == nil {
+			q.Start = a.start
+			return q
+		}
+	}
+	q, _ = th.Request(s.mem)
+	return q
 }
 
 // requests are those of the threads that were seen running PHP.

@@ -153,9 +153,8 @@ func (s *scanner) look(id watch.ID) watch.Request {
 	case !p.Web:
 		return watch.Request{State: watch.NotWeb}
 	}
-	q := watch.Request{State: watch.InProgress, Start: p.Start}
-	if !p.Start.IsZero() {
-		q.Same = p.Start.Format(time.RFC3339Nano)
+	q := watch.Request{State: watch.InProgress, Start: p.Start, Same: p.Request}
+	if q.Same != "" {
 		return q
 	}
 	// Without a start, only a worker that has not run since is surely in the
