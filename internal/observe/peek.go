@@ -17,8 +17,10 @@ type Peek struct {
 	Web   bool      // it is a web request, no command-line script
 	Start time.Time // zero when nobody has noted it
 	// Request is the same in two glances at a worker only when both saw the same
-	// request; "" when nothing tells one from the next.
+	// request; "" when nothing tells one from the next. Then Mark differs in most
+	// of those that are not the same.
 	Request string
+	Mark    uint64
 }
 
 const (
@@ -226,7 +228,7 @@ func (e *peeked) glance(pid int, th *zend.Thread, r remote.Reader) (Peek, error)
 	case err != nil:
 		return Peek{}, err
 	}
-	out := Peek{Web: g.Web, Start: g.Start}
+	out := Peek{Web: g.Web, Start: g.Start, Mark: g.Mark}
 	if !g.Start.IsZero() {
 		out.Request = g.Start.Format(time.RFC3339Nano)
 	}
