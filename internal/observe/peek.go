@@ -63,8 +63,7 @@ type peeked struct {
 	rt      *zend.Runtime
 	err     error // why it can't be read
 	tried   time.Time
-	board   *scoreboard // of php-fpm; nil when it was not found
-	sought  time.Time   // when board was last looked for
+	boards  boardFinder
 	threads []phpThread
 	listed  time.Time
 }
@@ -232,10 +231,14 @@ func (e *peeked) glance(pid int, th *zend.Thread, r remote.Reader) (Peek, error)
 	if !g.Start.IsZero() {
 		out.Request = g.Start.Format(time.RFC3339Nano)
 	}
-	if !g.Web || e.rt.SAPI != fpm || !e.findBoard(pid) {
+	if !g.Web || e.rt.SAPI != fpm {
 		return out, nil
 	}
-	a, err := e.board.during(r, func() (string, error) {
+	board := e.boards.find(r, pid)
+	if board == nil {
+		return out, nil
+	}
+	a, err := board.during(r, func() (string, error) {
 		_, err := th.Glimpse(r)
 		return "", err
 	})
@@ -246,20 +249,4 @@ func (e *peeked) glance(pid int, th *zend.Thread, r remote.Reader) (Peek, error)
 		out.Start, out.Request = a.start, fmt.Sprintf("%d at %s", a.n, a.at)
 	}
 	return out, nil
-}
-
-// findBoard finds the worker's slot in php-fpm's scoreboard: one that has just
-// been started is not in it yet.
-func (e *peeked) findBoard(pid int) bool {
-	if e.board != nil || time.Since(e.sought) < retryEvery {
-		return e.board != nil
-	}
-	e.sought = time.Now()
-	live, err := target.Open(pid)
-	if err != nil {
-		return false
-	}
-	defer live.Close()
-	e.board, _ = findScoreboard(live.Mem, live.Maps, pid)
-	return e.board != nil
 }

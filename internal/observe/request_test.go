@@ -3,12 +3,14 @@ package observe
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -69,6 +71,39 @@ func TestTheAgeOfARequestThatNeverAsksForTheTime(t *testing.T) {
 			}
 			if s, ok := facts["php.request_age_s"].(float64); !ok || s < 1.1 {
 				t.Errorf("php.request_age_s is %v", facts["php.request_age_s"])
+			}
+		})
+	}
+}
+
+// TestTheAgeOfARequestInOtherNamespaces: the worker's pid and its monotonic clock
+// are others than here.
+func TestTheAgeOfARequestInOtherNamespaces(t *testing.T) {
+	testphp.Require(t, "unshare")
+	for _, offset := range []string{"5000", "-60"} {
+		t.Run("clock "+offset, func(t *testing.T) {
+			fpm := filepath.Join(t.TempDir(), "fpm")
+			text := fmt.Sprintf("#!/bin/sh\nexec unshare --fork --pid --time --monotonic %s --kill-child %s \"$@\"\n", offset, testphp.StrippedFPM(t))
+			if err := os.WriteFile(fpm, []byte(text), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			pool := testphp.FPM(t, fpm, 1)
+			begin := time.Now()
+			pool.Hang(t, testphp.Hang(t, "sleep.php"), "")
+			master := pool.Workers[0] // unshare's child
+			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", master, master))
+			if err != nil {
+				t.Fatal(err)
+			}
+			pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(1500 * time.Millisecond)
+			q, text, _ := requestOf(t, pid)
+			// The wall clock, in whole seconds.
+			if most := time.Since(begin).Milliseconds() + 1000; q.AgeMS < 1400 || q.AgeMS > most {
+				t.Errorf("got %s, want 1500 to %d ms", text, most)
 			}
 		})
 	}

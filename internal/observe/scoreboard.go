@@ -39,6 +39,29 @@ func findScoreboard(r remote.Reader, maps remote.Mappings, pid int) (*scoreboard
 	return &scoreboard{own: own, same: proc.SameClock(pid), born: proc.StartedAt(t.Start), at: at}, nil
 }
 
+// boardFinder finds a worker's slot and remembers it.
+type boardFinder struct {
+	board  *scoreboard
+	sought time.Time
+}
+
+// find returns the slot, nil when there is none. One that is not there is looked
+// for again after a while: a worker has none in its first moments.
+func (f *boardFinder) find(r remote.Reader, pid int) *scoreboard {
+	if f.board != nil || time.Since(f.sought) < retryEvery {
+		return f.board
+	}
+	f.sought = time.Now()
+	p, err := proc.Open(pid)
+	if err != nil {
+		return nil
+	}
+	if maps, err := p.Mappings(); err == nil {
+		f.board, _ = findScoreboard(r, maps, pid)
+	}
+	return f.board
+}
+
 // accepted is one request that a worker has accepted.
 type accepted struct {
 	n      uint64 // it is the worker's nth

@@ -61,13 +61,13 @@ type session struct {
 	leads  map[int]remote.Addr
 	lead   remote.Addr
 
-	pipe  *pipeline
-	look  *looker
-	facts facts
-	board *scoreboard // of php-fpm; nil when it was not found
-	since time.Time   // when facts began to count; zero for a single look
-	spare *spares     // nil for a single look
-	cap   capture.Capture
+	pipe   *pipeline
+	look   *looker
+	facts  facts
+	since  time.Time   // when facts began to count; zero for a single look
+	spare  *spares     // nil for a single look
+	boards boardFinder // of php-fpm
+	cap    capture.Capture
 }
 
 // open recognises a running PHP.
@@ -398,26 +398,24 @@ func (s *session) request(th *zend.Thread) *capture.Request {
 
 // accepted reads the request that a thread works on, and when it began as far
 // as anybody has noted that.
-func (s *session) accepted(th *zend.Thread) zend.Request {
-	if s.live != nil && s.board == nil && s.runtime().SAPI == fpm {
-		s.board, _ = findScoreboard(s.mem, s.live.Maps, s.pid)
+func (s *session) accepted(th *zend.Thread) (q zend.Request) {
+	read := func() (string, error) {
+		var err error
+		q, err = th.Request(s.mem)
+		if errors.Is(err, zend.ErrNoRequest) {
+			return "", err
+		}
+		return q.Method, nil // what could not be read is missing, no more
 	}
-	var q zend.Request
-	if s.board != nil {
-		a, err := s.board.during(s.mem, func() (string, error) {
-			var err error
-			q, err = th.Request(s.mem)
-			if errors.Is(err, zend.ErrNoRequest) {
-				return "", err
+	if s.live != nil && s.runtime().SAPI == fpm {
+		if b := s.boards.find(s.mem, s.pid); b != nil {
+			if a, err := b.during(s.mem, read); err == nil {
+				q.Start = a.start
+				return q
 			}
-			return q.Method, nil // the rest may have been unreadable
-		})
-		if err == nil {
-			q.Start = a.start
-			return q
 		}
 	}
-	q, _ = th.Request(s.mem)
+	_, _ = read()
 	return q
 }
 
