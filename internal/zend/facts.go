@@ -15,7 +15,7 @@ type Request struct {
 	Method string
 	URI    string    // as the client has sent it, where the web server tells; its query string may hold secrets
 	Script string    // "" once the script has ended, while its shutdown functions run
-	Start  time.Time // zero when PHP has not asked for the time yet; not before the request's true start
+	Start  time.Time // zero when neither PHP nor Apache has noted it; PHP may have noted it late
 }
 
 // ErrNoRequest says that no request is in progress: the worker waits for one.
@@ -61,6 +61,12 @@ func (th *Thread) Request(r remote.Reader) (Request, error) {
 	} else if err != nil && !errors.Is(err, ErrNoFact) {
 		errs = append(errs, fmt.Errorf("request's URI: %w", err))
 	}
+	uri, asked, err := th.apache(r)
+	if err == nil && uri != "" {
+		q.URI = uri
+	} else if err != nil && !errors.Is(err, ErrNoFact) {
+		errs = append(errs, err)
+	}
 	// FastCGI gives the path and the query apart.
 	if query != "" && !strings.Contains(q.URI, "?") {
 		q.URI += "?" + query
@@ -70,6 +76,9 @@ func (th *Thread) Request(r remote.Reader) (Request, error) {
 		errs = append(errs, fmt.Errorf("request's time: %w", err))
 	} else {
 		q.Start = requestTime(bits)
+	}
+	if !asked.IsZero() {
+		q.Start = asked
 	}
 	return q, errors.Join(errs...)
 }

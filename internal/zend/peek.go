@@ -13,7 +13,7 @@ import (
 // Glimpse is the little of a request that tells since when it is in progress:
 // one short read, for whoever looks at many workers again and again.
 type Glimpse struct {
-	Start time.Time // zero when PHP has not asked for the time yet
+	Start time.Time // zero when neither PHP nor Apache has noted it
 	Web   bool      // a web request: it has a method or a URI
 	// Mark is made from where the request's parts are: another mark is another
 	// request. The same one may be, too.
@@ -46,7 +46,11 @@ func (th *Thread) Glimpse(r remote.Reader) (Glimpse, error) {
 	for _, off := range parts {
 		_, _ = mark.Write(b[off : off+8])
 	}
-	return Glimpse{Start: requestTime(word(l.SGTime)), Web: word(l.SGMethod) != 0 || word(l.SGURI) != 0, Mark: mark.Sum64()}, nil
+	g := Glimpse{Start: requestTime(word(l.SGTime)), Web: word(l.SGMethod) != 0 || word(l.SGURI) != 0, Mark: mark.Sum64()}
+	if _, asked, err := th.apache(r); err == nil {
+		g.Start = asked
+	}
+	return g, nil
 }
 
 // maxGlimpse bounds what is read of sapi_globals in bytes; it has some 650.

@@ -202,6 +202,44 @@ func TestVariablesOfTheFastCGIEnvironment(t *testing.T) {
 	}
 }
 
+func TestARequestOfApaches(t *testing.T) {
+	for _, version := range []string{"5.6", "8.2"} {
+		h, th := fcgiHeap(t, version, nil)
+		th.rt.SAPI = "apache2handler"
+		text := func(s string) remote.Addr {
+			at := h.alloc(uint64(len(s)) + 1)
+			for i := range len(s) {
+				h.mem[at+remote.Addr(i)] = s[i]
+			}
+			return at
+		}
+		context, rec := h.alloc(64), h.alloc(736)
+		h.ptr(th.sg, sgContext, context)
+		h.ptr(context, apacheRequest, rec)
+		method := text("GET")
+		h.ptr(rec, recMethod, method)
+		h.ptr(rec, recLine, text("GET /real?x=1 HTTP/1.1"))
+		h.put(rec, recTime, 8, 1_700_000_000_123_456)
+		if uri, at, err := th.apache(h); err == nil {
+			t.Errorf("%s: with another method's pointer it is %q at %s", version, uri, at)
+		}
+		h.ptr(th.sg, th.rt.Layout.SGMethod, method)
+		uri, at, err := th.apache(h)
+		if err != nil || uri != "/real?x=1" || at.UnixMicro() != 1_700_000_000_123_456 {
+			t.Errorf("%s: %q at %s (%v)", version, uri, at, err)
+		}
+		// A page for an error is another request on the same line.
+		h.ptr(rec, recLine, text("POST /real HTTP/1.1"))
+		if uri, at, err := th.apache(h); err != nil || uri != "" || at.IsZero() {
+			t.Errorf("%s: %q at %s (%v)", version, uri, at, err)
+		}
+		h.put(rec, recTime, 8, 17)
+		if uri, at, err := th.apache(h); err == nil {
+			t.Errorf("%s: %q at %s", version, uri, at)
+		}
+	}
+}
+
 func TestAFastCGIEnvironmentThatLeadsInCirclesEnds(t *testing.T) {
 	for _, version := range []string{"5.6", "8.2"} {
 		h, th := fcgiHeap(t, version, [][2]string{{"REQUEST_XRI", "/"}})
