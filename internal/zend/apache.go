@@ -24,10 +24,10 @@ const (
 // in its method: the engine has the very same pointer.
 func (th *Thread) apache(r remote.Reader) (uri string, start time.Time, err error) {
 	if th.rt.SAPI != "apache2handler" {
-		return "", time.Time{}, fmt.Errorf("%w: no request of Apache's", ErrNoFact)
+		return "", time.Time{}, fmt.Errorf("%w: no request of Apache", ErrNoFact)
 	}
 	fail := func(err error) (string, time.Time, error) {
-		return "", time.Time{}, fmt.Errorf("Apache's request: %w", err) //nolint:staticcheck // a name
+		return "", time.Time{}, fmt.Errorf("request of Apache: %w", err)
 	}
 	context, err := remote.Pointer(r, th.sg+sgContext)
 	if err != nil {
