@@ -98,7 +98,7 @@ var evidence = map[string]struct {
 	"php.memory_usage": {cel.IntType, "PHP's own memory manager (not with USE_ZEND_ALLOC=0)"},
 	"php.memory_limit": {cel.IntType, "a memory_limit other than -1"},
 
-	"php.request_age_s": {cel.DoubleType, "a request in progress"},
+	"php.request_age_s": {cel.DoubleType, "a request in progress, and somebody who has noted when it began"},
 
 	"hash.keys":          {cel.IntType, "attach takes samples; a large array at hand while one finds it at work"},
 	"hash.keys_per_slot": {cel.DoubleType, "attach takes samples; a large array at hand while one finds it at work"},

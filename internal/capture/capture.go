@@ -47,7 +47,9 @@ type Request struct {
 	Method string `json:"method"`
 	URI    string `json:"uri"`
 	Script string `json:"script"`
-	AgeMS  int64  `json:"age_ms"`
+	// AgeMS is for how long the request has been in progress, at least 1; 0 and
+	// absent when nobody has noted its start.
+	AgeMS int64 `json:"age_ms,omitempty"`
 }
 
 // Breakpoint is one address on which the worker was stopped.

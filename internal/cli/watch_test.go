@@ -22,6 +22,7 @@ import (
 // found is the part of phpwhy/finding/v1 that these tests look at.
 type found struct {
 	Schema  string
+	Time    time.Time
 	Trigger struct {
 		Kind         string
 		CPUPct       float64 `json:"cpu_pct"`
@@ -234,8 +235,8 @@ func TestWatchObservesAWorkerThatBurnsCPU(t *testing.T) {
 	}
 }
 
+// slowPage asks for no time, so that PHP notes none.
 const slowPage = `<?php
-$_SERVER['REQUEST_TIME_FLOAT'];
 echo "\nready\n"; while (ob_get_level()) ob_end_flush(); flush();
 function wait() { while (true) usleep(100000); }
 wait();
@@ -254,12 +255,42 @@ func TestWatchObservesAnOldRequestAndNoIdleWorker(t *testing.T) {
 		if f.Worker.PID != pid || f.Trigger.Kind != "age" || f.Trigger.RequestAgeMS < 3000 || f.Worker.Pool != "www" || f.Worker.SAPI != "fpm-fcgi" {
 			t.Errorf("got %+v, want worker %d", f, pid)
 		}
-		if f.Worker.Request == nil || f.Worker.Request.URI != "/slow.php?month=7" || !strings.Contains(strings.Join(f.Stack, "\n"), "php: wait() at "+script+":4") {
+		if f.Worker.Request == nil || f.Worker.Request.URI != "/slow.php?month=7" || !strings.Contains(strings.Join(f.Stack, "\n"), "php: wait() at "+script+":3") {
 			t.Errorf("request %+v, stack %q", f.Worker.Request, f.Stack)
 		}
 	}
 	for _, p := range pool.Workers {
 		untouched(t, p)
+	}
+	w.end(syscall.SIGTERM)
+}
+
+const lockPage = `<?php
+$f = fopen(__FILE__, 'r');
+echo "\nready\n"; while (ob_get_level()) ob_end_flush(); flush();
+flock($f, LOCK_EX); sleep(600);
+`
+
+// TestWatchFindsAllThatWaitForOneLock: to look at one of them wakes the others.
+func TestWatchFindsAllThatWaitForOneLock(t *testing.T) {
+	const waiters = 4
+	script := filepath.Join(t.TempDir(), "lock.php")
+	if err := os.WriteFile(script, []byte(lockPage), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	pool := testphp.FPM(t, testphp.StrippedFPM(t), waiters+1)
+	for range waiters { // the first one sleeps with the lock
+		pool.Hang(t, script, "")
+	}
+	hung := time.Now()
+	w := watch(t, "--match", "pool www", "--cpu", "0", "--age", "4s", "--observe", "1s", "--cooldown", "1h")
+	seen := make(map[int]bool)
+	for _, f := range w.findings(waiters) {
+		// When one was first looked at, or last woken, is no part of its age.
+		if seen[f.Worker.PID] || f.Trigger.Kind != "age" || f.Trigger.RequestAgeMS < 4000 || f.Trigger.RequestAgeMS < f.Time.Sub(hung).Milliseconds() {
+			t.Errorf("got %+v, after %v", f, seen)
+		}
+		seen[f.Worker.PID] = true
 	}
 	w.end(syscall.SIGTERM)
 }

@@ -112,8 +112,8 @@ func (f *facts) end(s *session, ran time.Duration) {
 		if op := usualOpcode(c); op != "" {
 			m["php.opcode"] = op
 		}
-		if c.Target.Request != nil {
-			m["php.request_age_s"] = float64(c.Target.Request.AgeMS) / 1000
+		if q := c.Target.Request; q != nil && q.AgeMS > 0 {
+			m["php.request_age_s"] = float64(q.AgeMS) / 1000
 		}
 	}
 	c.Facts = m

@@ -161,8 +161,42 @@ func TestPHPOutsideItsOwnProgram(t *testing.T) {
 	}
 }
 
+// TestTheRequestOfModPHP has a .htaccess-like front controller, and a script that
+// asks for no time.
+func TestTheRequestOfModPHP(t *testing.T) {
+	_, path := script(t, "index.php", 600)
+	begin := time.Now()
+	pid := serveApache(t, path, "/real/route?x=1", `LoadModule rewrite_module /usr/lib/apache2/modules/mod_rewrite.so
+<Directory />
+RewriteEngine on
+RewriteRule !index\.php$ /index.php [L]
+</Directory>
+`)
+	await(t, pid, path)
+	p := NewPeeker()
+	first, err := p.Peek(pid, startOf(t, pid))
+	if err != nil || first.Idle || !first.Web || first.Start.Before(begin) || first.Start.After(time.Now()) {
+		t.Errorf("a glance shows %+v (%v)", first, err)
+	}
+	time.Sleep(1200 * time.Millisecond)
+	if again, err := p.Peek(pid, startOf(t, pid)); err != nil || again.Request == "" || again.Request != first.Request {
+		t.Errorf("a glance shows %+v, then %+v (%v)", first, again, err)
+	}
+	q, text, _ := requestOf(t, pid)
+	if q.Method != "GET" || q.URI != "/real/route?x=1" || q.AgeMS < 1200 || q.AgeMS > time.Since(begin).Milliseconds() {
+		t.Errorf("got %s", text)
+	}
+}
+
 // apache serves the script with one worker process and returns its pid.
 func apache(t *testing.T, path string) int {
+	t.Helper()
+	return serveApache(t, path, "/"+filepath.Base(path), "")
+}
+
+// serveApache is apache for a URI, with more lines of configuration.
+func serveApache(t *testing.T, path, uri, lines string) int {
+	t.Helper()
 	dir, port := filepath.Dir(path), freePort(t)
 	conf := filepath.Join(dir, "httpd.conf")
 	writeFile(t, conf, fmt.Sprintf(`ServerRoot %[1]s
@@ -183,12 +217,12 @@ Group www-data
 TypesConfig /etc/mime.types
 DocumentRoot %[1]s
 AddHandler application/x-httpd-php .php
-`, dir, port, fixture(t, "libphp8.2.so")))
+`, dir, port, fixture(t, "libphp8.2.so"))+lines)
 	main := start(t, exec.Command(testphp.Require(t, "apache2"), "-f", conf, "-X"))
 	for range 100 {
 		if c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
 			t.Cleanup(func() { _ = c.Close() })
-			_, _ = fmt.Fprintf(c, "GET /%s HTTP/1.0\r\n\r\n", filepath.Base(path))
+			_, _ = fmt.Fprintf(c, "GET %s HTTP/1.0\r\n\r\n", uri)
 			break
 		}
 		time.Sleep(50 * time.Millisecond)

@@ -15,7 +15,12 @@ import (
 type Peek struct {
 	Idle  bool      // no request is in progress
 	Web   bool      // it is a web request, no command-line script
-	Start time.Time // zero when PHP has not noted it
+	Start time.Time // zero when nobody has noted it
+	// Request is the same in two glances at a worker only when both saw the same
+	// request; "" when nothing tells one from the next. Then Mark differs in most
+	// of those that are not the same.
+	Request string
+	Mark    uint64
 }
 
 const (
@@ -58,6 +63,7 @@ type peeked struct {
 	rt      *zend.Runtime
 	err     error // why it can't be read
 	tried   time.Time
+	boards  boardFinder
 	threads []phpThread
 	listed  time.Time
 }
@@ -161,7 +167,7 @@ func (e *peeked) peek(pid int) (Peek, error) {
 		if err != nil {
 			return Peek{}, err
 		}
-		return glance(th, r)
+		return e.glance(pid, th, r)
 	}
 	if now := time.Now(); now.Sub(e.listed) > threadsEvery {
 		e.listed = now
@@ -169,7 +175,7 @@ func (e *peeked) peek(pid int) (Peek, error) {
 			return Peek{}, err
 		}
 	}
-	return e.oldest(r)
+	return e.oldest(pid, r)
 }
 
 // list finds a thread-safe PHP's threads.
@@ -185,7 +191,7 @@ func (e *peeked) list(pid int) error {
 }
 
 // oldest is the glance at the thread whose request has lasted longest.
-func (e *peeked) oldest(r remote.Reader) (Peek, error) {
+func (e *peeked) oldest(pid int, r remote.Reader) (Peek, error) {
 	out := Peek{Idle: true}
 	var errs []error
 	read := 0
@@ -194,7 +200,7 @@ func (e *peeked) oldest(r remote.Reader) (Peek, error) {
 		if err != nil {
 			continue // it has ended
 		}
-		p, err := glance(th, r)
+		p, err := e.glance(pid, th, r)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -212,11 +218,35 @@ func (e *peeked) oldest(r remote.Reader) (Peek, error) {
 	return out, nil
 }
 
-func glance(th *zend.Thread, r remote.Reader) (Peek, error) {
+// glance reads what is asked for of one thread.
+func (e *peeked) glance(pid int, th *zend.Thread, r remote.Reader) (Peek, error) {
 	g, err := th.Glimpse(r)
 	switch {
 	case errors.Is(err, zend.ErrNoRequest):
 		return Peek{Idle: true}, nil
+	case err != nil:
+		return Peek{}, err
 	}
-	return Peek{Web: g.Web, Start: g.Start}, err
+	out := Peek{Web: g.Web, Start: g.Start, Mark: g.Mark}
+	if !g.Start.IsZero() {
+		out.Request = g.Start.Format(time.RFC3339Nano)
+	}
+	if !g.Web || e.rt.SAPI != fpm {
+		return out, nil
+	}
+	board := e.boards.find(r, pid)
+	if board == nil {
+		return out, nil
+	}
+	a, err := board.during(r, func() (string, error) {
+		_, err := th.Glimpse(r)
+		return "", err
+	})
+	switch {
+	case errors.Is(err, zend.ErrNoRequest): // it has just ended
+		return Peek{Idle: true}, nil
+	case err == nil:
+		out.Start, out.Request = a.start, fmt.Sprintf("%d at %s", a.n, a.at)
+	}
+	return out, nil
 }

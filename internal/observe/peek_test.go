@@ -24,7 +24,6 @@ func startOf(t *testing.T, pid int) uint64 {
 }
 
 const agedPage = `<?php
-$_SERVER['REQUEST_TIME_FLOAT'];
 echo "\nready\n"; while (ob_get_level()) ob_end_flush(); flush();
 while (true) usleep(10000);
 `
@@ -50,6 +49,10 @@ func TestPeekTellsIdleWorkersFromRequests(t *testing.T) {
 						t.Errorf("worker %d waits, and shows %+v", w, got)
 					}
 					continue
+				}
+				again, err := p.Peek(w, startOf(t, w))
+				if err != nil || got.Request == "" || again.Request != got.Request {
+					t.Errorf("worker %d is in one request, and shows %+v, then %+v (%v)", w, got, again, err)
 				}
 				if got.Idle || !got.Web || got.Start.Before(before.Add(-time.Second)) || got.Start.After(time.Now()) {
 					t.Errorf("worker %d is in a request since %v, and shows %+v", w, before, got)

@@ -62,13 +62,14 @@ type session struct {
 	leads  map[int]remote.Addr
 	lead   remote.Addr
 
-	pipe  *pipeline
-	look  *looker
-	facts facts
-	since time.Time // when facts began to count; zero for a single look
-	spare *spares   // nil for a single look
-	cap   capture.Capture
-	first capture.Target // as it was before the observation
+	pipe   *pipeline
+	look   *looker
+	facts  facts
+	since  time.Time   // when facts began to count; zero for a single look
+	spare  *spares     // nil for a single look
+	boards boardFinder // of php-fpm
+	cap    capture.Capture
+	first  capture.Target // as it was before the observation
 }
 
 // open recognises a running PHP.
@@ -411,16 +412,39 @@ func (s *session) identify() (t capture.Target) {
 
 // request is what a thread works on, nil when that is no web request.
 func (s *session) request(th *zend.Thread) *capture.Request {
-	q, _ := th.Request(s.mem)
+	q := s.accepted(th)
 	if q.Method == "" && q.URI == "" { // a command-line script has neither
 		return nil
 	}
 	out := &capture.Request{Method: q.Method, URI: q.URI, Script: q.Script}
 	// A core does not say when it was taken.
 	if !q.Start.IsZero() && s.live != nil {
-		out.AgeMS = time.Since(q.Start).Milliseconds()
+		out.AgeMS = max(1, time.Since(q.Start).Milliseconds()) // 0 is unknown
 	}
 	return out
+}
+
+// accepted reads the request that a thread works on, and when it began as far
+// as anybody has noted that.
+func (s *session) accepted(th *zend.Thread) (q zend.Request) {
+	read := func() (string, error) {
+		var err error
+		q, err = th.Request(s.mem)
+		if errors.Is(err, zend.ErrNoRequest) {
+			return "", err
+		}
+		return q.Method, nil // what could not be read is missing, no more
+	}
+	if s.live != nil && s.runtime().SAPI == fpm {
+		if b := s.boards.find(s.mem, s.pid); b != nil {
+			if a, err := b.during(s.mem, read); err == nil {
+				q.Start = a.start
+				return q
+			}
+		}
+	}
+	_, _ = read()
+	return q
 }
 
 // requests are those of the threads that were seen running PHP.

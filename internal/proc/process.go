@@ -343,6 +343,31 @@ func (p *Process) ThreadsInside() (map[int]int, error) {
 	return out, nil
 }
 
+// Inside is the pid that a process has in its own pid namespace: the one that it
+// knows itself by.
+func Inside(pid int) (int, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, &Error{PID: pid, What: "read the status", Err: classify(err)}
+	}
+	own, ok := innermost(string(b))
+	if !ok { // a kernel without pid namespaces
+		own = pid
+	}
+	return own, nil
+}
+
+// SameClock reports whether CLOCK_MONOTONIC is the same for a process as for
+// this one: a time namespace may have moved it. Kernels before 5.6 have none.
+func SameClock(pid int) bool {
+	own, err := os.Readlink("/proc/self/ns/time")
+	if err != nil {
+		return true
+	}
+	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/time", pid))
+	return err == nil && own == theirs
+}
+
 // innermost is the last number of NSpid in /proc/PID/status.
 func innermost(status string) (int, bool) {
 	for line := range strings.Lines(status) {

@@ -142,12 +142,8 @@ func (t *manyWriter) requests(g *triage.Group) {
 		parts = append(parts, s)
 	}
 	s := strings.Join(parts, ", ")
-	if a := g.Ages; a != nil && a.Max > 0 {
-		if a.Min == a.Max {
-			s += "; for " + duration(a.Max*1000)
-		} else {
-			s += fmt.Sprintf("; for %s to %s, half of them for %s or more", duration(a.Min*1000), duration(a.Max*1000), duration(a.Median*1000))
-		}
+	if a := Ages(g.Ages); a != "" {
+		s += "; for " + a
 	}
 	t.prose("  requests: ", plain, s)
 }
@@ -207,4 +203,16 @@ func (t *manyWriter) cost() {
 		s += fmt.Sprintf("; the longest pause of a worker was %s, a look took %s of its time on average", duration(most), duration(all/int64(max(1, m.Looks))))
 	}
 	t.prose("", dim, s)
+}
+
+// Ages says for how long a group's requests have run, "" when nobody knows.
+func Ages(a *triage.Ages) string {
+	if a == nil || a.Max <= 0 {
+		return ""
+	}
+	least, most := duration(a.Min*1000), duration(a.Max*1000)
+	if least == most {
+		return most
+	}
+	return fmt.Sprintf("%s to %s, half of them for %s or more", least, most, duration(a.Median*1000))
 }

@@ -124,6 +124,28 @@ func (p *Pool) Hang(t testing.TB, script, query string) int {
 	return p.hang(t, script, func(rw io.ReadWriter) (string, error) { return Request(rw, script, query) })
 }
 
+// Route is Hang behind a front controller: the web server has been asked for a
+// URI, and hands every one to the script at /index.php.
+func (p *Pool) Route(t testing.TB, script, uri string) int {
+	t.Helper()
+	_, query, _ := strings.Cut(uri, "?")
+	params := requestParams(script, query)
+	for i := range params {
+		switch params[i][0] {
+		case "REQUEST_URI":
+			params[i][1] = uri
+		case "SCRIPT_NAME":
+			params[i][1] = "/index.php"
+		}
+	}
+	return p.hang(t, script, func(rw io.ReadWriter) (string, error) {
+		if err := fcgiRequest(rw, params); err != nil {
+			return "", err
+		}
+		return fcgiReadUntil(rw, "\nready\n")
+	})
+}
+
 // Upload is Hang for a request that says it has a body of some bytes and never
 // sends it, and whose script does not need it to begin.
 func (p *Pool) Upload(t testing.TB, script string, bytes int) int {

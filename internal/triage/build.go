@@ -264,7 +264,9 @@ func (s *sorter) fill(g *Group) {
 		}
 		if q := w.Request; q != nil {
 			uris[[2]string{q.Method, path(q.URI)}]++
-			ages = append(ages, q.AgeMS)
+			if q.AgeMS > 0 { // else nobody knows it
+				ages = append(ages, q.AgeMS)
+			}
 		}
 	}
 	g.Stacks = []int{}

@@ -70,6 +70,25 @@ func TestWaitersAreJoinedToTheirHoldersOwnLine(t *testing.T) {
 	}
 }
 
+func TestAnAgeThatNobodyKnowsIsNone(t *testing.T) {
+	b := NewBuilder()
+	for pid, line := range map[int]int{1: 0, 2: 300, 3: 300} {
+		c := doing("flock", "Lock.php", 5, nil)
+		c.Target.Request.AgeMS = int64(line) * 1000
+		b.see(web1, pid, 1, c)
+	}
+	if g := b.Model(nil, time.Time{}).Groups[0]; g.Ages == nil || *g.Ages != (Ages{300_000, 300_000, 300_000}) {
+		t.Errorf("%+v", g.Ages)
+	}
+	b = NewBuilder()
+	c := doing("flock", "Lock.php", 5, nil)
+	c.Target.Request.AgeMS = 0
+	b.see(web1, 1, 1, c)
+	if g := b.Model(nil, time.Time{}).Groups[0]; g.Ages != nil {
+		t.Errorf("%+v", g.Ages)
+	}
+}
+
 func TestHoldersThatWaitAreFollowed(t *testing.T) {
 	b := NewBuilder()
 	b.see(web1, 1, 1, doing("flock", "a.php", 1, waits(2)))

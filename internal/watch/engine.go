@@ -35,7 +35,7 @@ type Sample struct {
 // Request is what is known of a worker's web request.
 type Request struct {
 	State State
-	Start time.Time // on the wall clock; zero when PHP has not noted it
+	Start time.Time // on the wall clock; zero when nobody has noted it
 	// Same is equal in two looks only when both saw the same request. It may
 	// differ although the request is the same.
 	Same string
@@ -326,7 +326,7 @@ func (w *worker) saw(now time.Time, q *Request) {
 	w.looked = now
 }
 
-// age is that of a request whose start PHP has noted. The wall clock may have
+// age is that of a request whose start is known. The wall clock may have
 // been set since: a request is not older than its worker, and began after the
 // worker was last seen without it.
 func (w *worker) age(now time.Time, q *Request, alive time.Duration) (time.Duration, bool) {

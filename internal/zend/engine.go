@@ -321,7 +321,7 @@ const inShutdown = 1
 // Phase tells by the engine's own flag, and before 7.2, which has none, by the
 // outermost frame. It is "" when that can't be told.
 func (th *Thread) Phase(r remote.Reader, outermost *Frame) Phase {
-	if _, err := th.Request(r); errors.Is(err, ErrNoRequest) {
+	if _, err := th.Glimpse(r); errors.Is(err, ErrNoRequest) {
 		return PhaseIdle
 	}
 	main := outermost != nil && outermost.needsIncluder

@@ -13,9 +13,9 @@ import (
 // only a Script.
 type Request struct {
 	Method string
-	URI    string    // its path; the query string may hold secrets
+	URI    string    // as the client has sent it, where the web server tells; its query string may hold secrets
 	Script string    // "" once the script has ended, while its shutdown functions run
-	Start  time.Time // zero when PHP has not asked for the time yet
+	Start  time.Time // zero when neither PHP nor Apache has noted it; PHP may have noted it late
 }
 
 // ErrNoRequest says that no request is in progress: the worker waits for one.
@@ -55,6 +55,18 @@ func (th *Thread) Request(r remote.Reader) (Request, error) {
 			errs = append(errs, fmt.Errorf("request's %s: %w", f.what, err))
 		}
 	}
+	// Behind a front controller request_info has the script's name for all URIs.
+	if uri, err := th.fcgiParam(r, "REQUEST_URI"); err == nil && uri != "" {
+		q.URI = uri
+	} else if err != nil && !errors.Is(err, ErrNoFact) {
+		errs = append(errs, fmt.Errorf("request's URI: %w", err))
+	}
+	uri, asked, err := th.apache(r)
+	if err == nil && uri != "" {
+		q.URI = uri
+	} else if err != nil && !errors.Is(err, ErrNoFact) {
+		errs = append(errs, err)
+	}
 	// FastCGI gives the path and the query apart.
 	if query != "" && !strings.Contains(q.URI, "?") {
 		q.URI += "?" + query
@@ -64,6 +76,9 @@ func (th *Thread) Request(r remote.Reader) (Request, error) {
 		errs = append(errs, fmt.Errorf("request's time: %w", err))
 	} else {
 		q.Start = requestTime(bits)
+	}
+	if !asked.IsZero() {
+		q.Start = asked
 	}
 	return q, errors.Join(errs...)
 }

@@ -3,6 +3,7 @@ package zend
 import (
 	"encoding/binary"
 	"fmt"
+	"hash/fnv"
 	"math"
 	"time"
 
@@ -12,8 +13,11 @@ import (
 // Glimpse is the little of a request that tells since when it is in progress:
 // one short read, for whoever looks at many workers again and again.
 type Glimpse struct {
-	Start time.Time // zero when PHP has not asked for the time yet
+	Start time.Time // zero when neither PHP nor Apache has noted it
 	Web   bool      // a web request: it has a method or a URI
+	// Mark is made from where the request's parts are: another mark is another
+	// request. The same one may be, too.
+	Mark uint64
 }
 
 // Glimpse reads it, or returns ErrNoRequest.
@@ -23,8 +27,9 @@ func (th *Thread) Glimpse(r remote.Reader) (Glimpse, error) {
 	}
 	l := th.rt.Layout
 	size := uint64(0)
-	for _, end := range []uint64{l.SGStarted + 1, l.SGTime + 8, l.SGMethod + 8, l.SGURI + 8} {
-		size = max(size, end)
+	parts := []uint64{sgContext, l.SGMethod, l.SGURI, l.SGQuery, l.SGScript}
+	for _, end := range append(parts, l.SGStarted, l.SGTime) {
+		size = max(size, end+8)
 	}
 	if size > maxGlimpse {
 		return Glimpse{}, fmt.Errorf("%w: sapi_globals has %d bytes", ErrLayout, size)
@@ -37,7 +42,15 @@ func (th *Thread) Glimpse(r remote.Reader) (Glimpse, error) {
 		return Glimpse{}, ErrNoRequest
 	}
 	word := func(off uint64) uint64 { return binary.LittleEndian.Uint64(b[off:]) }
-	return Glimpse{Start: requestTime(word(l.SGTime)), Web: word(l.SGMethod) != 0 || word(l.SGURI) != 0}, nil
+	mark := fnv.New64a()
+	for _, off := range parts {
+		_, _ = mark.Write(b[off : off+8])
+	}
+	g := Glimpse{Start: requestTime(word(l.SGTime)), Web: word(l.SGMethod) != 0 || word(l.SGURI) != 0, Mark: mark.Sum64()}
+	if _, asked, err := th.apache(r); err == nil {
+		g.Start = asked
+	}
+	return g, nil
 }
 
 // maxGlimpse bounds what is read of sapi_globals in bytes; it has some 650.

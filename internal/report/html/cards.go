@@ -217,9 +217,8 @@ func evidence(m *triage.Model, g *triage.Group) []string {
 	if best > 0 {
 		out = append(out, fmt.Sprintf("confidence %.2f", best))
 	}
-	if a := g.Ages; a != nil {
-		out = append(out, fmt.Sprintf("requests have run for %s to %s, half of them for %s or more",
-			report.Duration(a.Min*1000), report.Duration(a.Max*1000), report.Duration(a.Median*1000)))
+	if ages := report.Ages(g.Ages); ages != "" {
+		out = append(out, "requests have run for "+ages)
 	}
 	return out
 }

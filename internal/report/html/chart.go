@@ -33,6 +33,7 @@ type chartSet struct {
 	Title, Note string
 	Charts      []chart
 	More        int
+	Flat        int // without change: a line says no more than its number
 }
 
 var chartTitles = []struct {
@@ -51,6 +52,10 @@ func chartSets(m *triage.Model, over []series.Series) []chartSet {
 		set := chartSet{Title: t.title, Note: t.note}
 		for i := range over {
 			if over[i].Kind != t.kind {
+				continue
+			}
+			if flat(&over[i]) {
+				set.Flat++
 				continue
 			}
 			if len(set.Charts) == maxCharts {
@@ -80,7 +85,7 @@ func byWorker(m *triage.Model, over []series.Series) map[int]*series.Series {
 	for i := range over {
 		s := &over[i]
 		p := process{s.Worker.Host, s.Worker.Boot, s.Worker.PID, s.Worker.Start}
-		if s.Kind != series.CPU && s.Change() != 0 && index[p] == nil {
+		if s.Kind != series.CPU && s.Change() != 0 && !flat(s) && index[p] == nil {
 			index[p] = s
 		}
 	}
@@ -98,6 +103,16 @@ func byWorker(m *triage.Model, over []series.Series) map[int]*series.Series {
 	return out
 }
 
+// flat reports whether all of a series reads the same.
+func flat(s *series.Series) bool {
+	by := func(a, b series.Point) int { return cmp.Compare(a.Value, b.Value) }
+	return amount(s.Kind, slices.MinFunc(s.Points, by).Value) == amount(s.Kind, slices.MaxFunc(s.Points, by).Value)
+}
+
+// leastCPU is the least that the scale of processor time reaches, in per cent: an
+// idle worker's line lies on the ground.
+const leastCPU = 10
+
 func newChart(s *series.Series, hosts bool) chart {
 	name := fmt.Sprintf("pid %d", s.Worker.PID)
 	if hosts {
@@ -108,7 +123,11 @@ func newChart(s *series.Series, hosts bool) chart {
 	for i, p := range s.Points {
 		xs[i], ys[i] = (p.At - first.At).Seconds(), p.Value
 	}
-	c := draw(xs, ys, s.Kind == series.Depth || s.Kind == series.CPU, func(v float64) string { return amount(s.Kind, v) })
+	least := 0.0
+	if s.Kind == series.CPU {
+		least = leastCPU
+	}
+	c := draw(xs, ys, s.Kind == series.Depth || s.Kind == series.CPU, least, func(v float64) string { return amount(s.Kind, v) })
 	c.Name = name
 	c.Span = report.Duration((last.At - first.At).Microseconds())
 	c.Text = fmt.Sprintf("%s: from %s to %s in %s, %s measurements", name, c.From, c.To, c.Span, report.Number(s.Seen))
@@ -116,9 +135,9 @@ func newChart(s *series.Series, hosts bool) chart {
 }
 
 // draw scales points to the drawing. The scale begins at 0 where that is asked
-// for or does not flatten the line.
-func draw(xs, ys []float64, zero bool, say func(float64) string) chart {
-	low, high := slices.Min(ys), slices.Max(ys)
+// for or does not flatten the line, and ends at least at a given value.
+func draw(xs, ys []float64, zero bool, least float64, say func(float64) string) chart {
+	low, high := slices.Min(ys), max(least, slices.Max(ys))
 	if zero || low < high/2 || low == high {
 		low = min(0, low)
 	}
@@ -176,15 +195,20 @@ func roundCharts(m *triage.Model) chartSet {
 	}
 	slices.SortFunc(order, cmp.Compare)
 	for g := range m.Groups {
+		same := func(r int) bool { return rounds[r][g] == rounds[order[0]][g] }
+		if !slices.ContainsFunc(order, func(r int) bool { return !same(r) }) {
+			set.Flat++
+			continue
+		}
 		if len(set.Charts) == maxCharts {
-			set.More = len(m.Groups) - g
-			break
+			set.More++
+			continue
 		}
 		xs, ys := make([]float64, len(order)), make([]float64, len(order))
 		for i, r := range order {
 			xs[i], ys[i] = float64(r), float64(rounds[r][g])
 		}
-		c := draw(xs, ys, true, func(v float64) string { return report.Number(int(v)) })
+		c := draw(xs, ys, true, 0, func(v float64) string { return report.Number(int(v)) })
 		c.Name = groupTitle(m, g)
 		c.Span = report.Number(len(order)) + " rounds"
 		c.Text = fmt.Sprintf("%s: from %s to %s workers in %s", c.Name, c.From, c.To, c.Span)

@@ -36,6 +36,9 @@ frame.addEventListener("load", async () => {
     const set = (id, v, type) => { $(id).value = v; $(id).dispatchEvent(new win.Event(type, {bubbles: true})); };
     await pause();
     out.ready = d.documentElement.dataset.ready;
+    out.first = frames()[0];
+    out.carets = [...d.querySelectorAll("#table th button")].map((e) => win.getComputedStyle(e, "::after").content).join("");
+    set("kind", "both", "change"); await pause();
     out.all = frames();
     out.images = d.images.length;
     out.scripts = d.scripts.length;
@@ -52,6 +55,8 @@ frame.addEventListener("load", async () => {
     set("search", "", "input");
     set("kind", "samples", "change"); await pause(); out.samples = frames()[0];
     $("reset").click(); await pause(); out.afterReset = frames()[0];
+    d.querySelector("#workers button.pid").click(); await pause(); out.stopped = frames()[0];
+    set("kind", "both", "change");
     d.querySelector("#workers button.pid").click(); await pause(); out.worker = frames()[0];
     d.querySelector("[data-show=g1]").click(); await pause(); out.group = frames()[0];
     const pids = () => [...d.querySelectorAll("#table tbody .pid")].map((e) => e.textContent).join(" ");
@@ -77,6 +82,7 @@ type seen struct {
 	Ready, Down, Right, Up, Matched, Next, Samples    string
 	AfterReset, Worker, Group, Pids, Sorted, Reversed string
 	ByCPU, AriaSort, PHPBold, Ran                     string
+	First, Stopped, Carets                            string
 	NativeHatch                                       bool
 	Images, Scripts, Wide, Zoomed, Above, Reset       int
 }
@@ -149,7 +155,9 @@ func TestChromiumShowsAndUsesThePage(t *testing.T) {
 		{"how many match", s.Matched, "matches 70.6 % of events"},
 		{"the next match", s.Next, "concat_function"},
 		{"samples alone", s.Samples, "all, 7 events"},
-		{"after a reset", s.AfterReset, "all, 17 events"},
+		{"at first, samples of several workers", s.First, "all, 7 events"},
+		{"after a reset", s.AfterReset, "all, 7 events"},
+		{"a worker without samples", s.Stopped, "all, 7 events"},
 		{"one worker", s.Worker, "all, 7 events"},
 		{"one group", s.Group, "all, 5 events"},
 		{"the table", s.Pids, "101 20 3"},
@@ -161,6 +169,9 @@ func TestChromiumShowsAndUsesThePage(t *testing.T) {
 		if !strings.HasPrefix(c.got, c.want) {
 			t.Errorf("%s: %q, want %q", c.what, c.got, c.want)
 		}
+	}
+	if strings.Count(s.Carets, "↕") != 11 {
+		t.Errorf("the heads of the table show %s", s.Carets)
 	}
 	if len(s.All) != 15 || s.Reset != 15 || s.Zoomed >= 15 || s.Above == 0 || !s.NativeHatch {
 		t.Errorf("%d frames, %d after zooming (%d above), %d after Escape", len(s.All), s.Zoomed, s.Above, s.Reset)

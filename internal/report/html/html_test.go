@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -161,6 +162,44 @@ func TestFindingsSayCausePlaceEvidenceAndFix(t *testing.T) {
 	}
 	if a, b := strings.Index(cards, "a string is"), strings.Index(cards, "sleeps"); a > b {
 		t.Error("the largest cause does not come first")
+	}
+}
+
+// TestChartsOfWhatDoesNotChangeAreLeftOut: a line at "0 %" between "0 %" and
+// "0 %" looks like a worker that is busy all the time.
+func TestChartsOfWhatDoesNotChangeAreLeftOut(t *testing.T) {
+	over := func(pid int, kind series.Kind, values ...float64) series.Series {
+		s := series.Series{Worker: series.Worker{Host: "web1", PID: pid}, Kind: kind, Seen: len(values)}
+		for i, v := range values {
+			s.Points = append(s.Points, series.Point{At: time.Duration(i) * time.Second, Value: v})
+		}
+		return s
+	}
+	m := shop("")
+	m.Timeline = []triage.Tick{{Round: 1, Groups: []int{2, 1}}, {Round: 2, Groups: []int{2, 1}}, {Round: 3, Groups: []int{2, 0}}}
+	sets := chartSets(m, []series.Series{
+		over(101, series.CPU, 0.1, 0.4, 0.2), over(20, series.CPU, 0, 3, 1), over(3, series.CPU, 40, 97, 98),
+		over(101, series.Memory, 2<<20, 2<<20+100, 2<<20), over(20, series.Depth, 1, 1, 1),
+	})
+	type drawn struct {
+		title, name, low, high string
+		flat                   int
+	}
+	var got []drawn
+	for _, set := range sets {
+		for _, c := range set.Charts {
+			got = append(got, drawn{set.Title, c.Name, c.Low, c.High, set.Flat})
+		}
+	}
+	want := []drawn{
+		{"Processor time", "pid 20 on web1", "0 %", "10 %", 1}, {"Processor time", "pid 3 on web1", "0 %", "98 %", 1},
+		{"Workers in each group, round by round", "sleeps", "0", "1", 1},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+	if page := written(t, m, []series.Series{over(3, series.Memory, 2<<20, 2<<20)}); strings.Contains(page, "2.0 MiB</b> →") {
+		t.Error("a memory that does not change is drawn")
 	}
 }
 

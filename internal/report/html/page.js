@@ -18,7 +18,19 @@
   const parentOf = (n) => (n === 0 ? -1 : data.parent[n - 1]);
   let total = new Float64Array(size), self = new Float64Array(size);
 
-  const state = { zoom: 0, at: 0, who: "", kind: "both", search: "" };
+  // A worker that was stopped at breakpoints has hundreds of events for a few of
+  // the others, and would leave them no width: of several, samples count.
+  const usual = (() => {
+    const sampled = new Set(), stopped = new Set();
+    for (const seen of data.seen) {
+      for (let k = 0; k < seen.length; k += 3) {
+        if (seen[k + 1] > 0) stopped.add(seen[k]);
+        if (seen[k + 2] > 0) sampled.add(seen[k]);
+      }
+    }
+    return stopped.size > 0 && sampled.size > 0 && data.workers.length > 1 ? "samples" : "both";
+  })();
+  const state = { zoom: 0, at: 0, who: "", kind: usual, search: "" };
   let found = null; // nodes that match the search, or null
 
   function weigh() {
@@ -211,9 +223,9 @@
   }
 
   function reset() {
-    Object.assign(state, { zoom: 0, at: 0, who: "", kind: "both", search: "" });
+    Object.assign(state, { zoom: 0, at: 0, who: "", kind: usual, search: "" });
     $("who").value = "";
-    $("kind").value = "both";
+    $("kind").value = usual;
     $("search").value = "";
     refresh();
   }
@@ -224,12 +236,21 @@
     draw();
   }
 
+  // choose draws one group or worker, with its stops where it has no samples.
+  function choose(who) {
+    Object.assign(state, { who, zoom: 0, at: 0 });
+    refresh();
+    if (total[0] === 0 && state.kind !== "both") {
+      $("kind").value = state.kind = "both";
+      refresh();
+    }
+  }
+
   // show makes the graph that of one group (g3) or worker (w7).
   function show(who) {
     if (who[0] === "w" && !$("who").querySelector(`option[value="${CSS.escape(who)}"]`)) return;
-    Object.assign(state, { who, zoom: 0, at: 0 });
+    choose(who);
     $("who").value = who;
-    refresh();
     $("flame-graph").scrollIntoView();
     flame.focus({ preventScroll: true });
   }
@@ -288,7 +309,7 @@
     if (e.key === "Enter") { e.preventDefault(); flame.focus(); nextFound(1); }
     if (e.key === "Escape") { e.target.value = ""; state.search = ""; search(); draw(); flame.focus(); }
   });
-  $("who").addEventListener("change", (e) => { Object.assign(state, { who: e.target.value, zoom: 0, at: 0 }); refresh(); });
+  $("who").addEventListener("change", (e) => choose(e.target.value));
   $("kind").addEventListener("change", (e) => { Object.assign(state, { kind: e.target.value, zoom: 0, at: 0 }); refresh(); });
   $("reset").addEventListener("click", reset);
   for (const b of document.querySelectorAll("[data-show]")) b.addEventListener("click", () => show(b.dataset.show));
@@ -332,8 +353,14 @@
     body.replaceChildren(...keyed.map((k) => k.row));
   }
 
+  // Workers come by pid for most reports, and the table says so.
+  const column = [...table.tHead.rows[0].cells].findIndex((th) => th.textContent === "PID");
+  const pids = [...body.rows].map((row) => Number(row.cells[column].dataset.key));
+  if (pids.length > 1 && pids.every((pid, i) => i === 0 || pid >= pids[i - 1])) table.tHead.rows[0].cells[column].setAttribute("aria-sort", "ascending");
+
   // --- begin --------------------------------------------------------------
   $("tools").hidden = false;
+  $("kind").value = usual;
   refresh();
   let waiting = 0;
   new ResizeObserver(() => {

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/phpwhy/phpwhy/internal/observe"
@@ -60,6 +61,11 @@ type seen struct {
 	measure bool // queued was read at the last tick
 	busy    time.Duration
 	lent    time.Duration // of busy, for a wait that was still in progress
+
+	// Of its request, where nobody has noted its start: see unmarked.
+	mark uint64
+	on   time.Duration
+	nth  uint64
 }
 
 func newScanner(find func(context.Context) ([]Worker, error), every time.Duration) *scanner {
@@ -153,19 +159,34 @@ func (s *scanner) look(id watch.ID) watch.Request {
 	case !p.Web:
 		return watch.Request{State: watch.NotWeb}
 	}
-	q := watch.Request{State: watch.InProgress, Start: p.Start}
-	if !p.Start.IsZero() {
-		q.Same = p.Start.Format(time.RFC3339Nano)
+	q := watch.Request{State: watch.InProgress, Start: p.Start, Same: p.Request}
+	if q.Same != "" {
 		return q
 	}
-	// Without a start, only a worker that has not run since is surely in the
-	// same request.
 	sch, err := proc.ReadScheduled(id.PID)
-	if err != nil {
+	k := s.known[id]
+	if err != nil || k == nil {
 		return watch.Request{State: watch.Unknown}
 	}
-	q.Same = time.Duration(sch.Slices).String()
+	q.Same = k.unmarked(p.Mark, sch.On)
 	return q
+}
+
+// wakings is the processor time that a request which hangs may use between two
+// looks: what wakes a waiter for nothing costs it some 10 µs, such as phpwhy's
+// own look at another one that waits for the same lock. For PHP to end a request
+// and begin another takes more than 150 µs.
+const wakings = 50 * time.Microsecond
+
+// unmarked names the request of a worker where nobody has noted its start: it is
+// the one of the last look if all its parts are where they were, and the worker
+// has done nothing since. on is the time it has been on a processor.
+func (k *seen) unmarked(mark uint64, on time.Duration) string {
+	if k.nth == 0 || mark != k.mark || on-k.on > wakings {
+		k.nth++
+	}
+	k.mark, k.on = mark, on
+	return "request " + strconv.FormatUint(k.nth, 10)
 }
 
 // pool is the pool of a worker of the last tick.

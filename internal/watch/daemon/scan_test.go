@@ -50,3 +50,23 @@ func TestNewWorkersAreLookedForInTime(t *testing.T) {
 		}
 	}
 }
+
+func TestARequestWithoutAStartIsTheSameWhileItDoesNothing(t *testing.T) {
+	const us = time.Microsecond
+	k := &seen{}
+	first := k.unmarked(1, 900*us)
+	if got := k.unmarked(1, 912*us); got != first {
+		t.Errorf("woken for nothing, it is %q, not %q", got, first)
+	}
+	if got := k.unmarked(1, 950*us); got != first {
+		t.Errorf("woken again, it is %q, not %q", got, first)
+	}
+	second := k.unmarked(1, 1150*us)
+	if second == first {
+		t.Error("it has run for as long as a request takes, and is the same")
+	}
+	third := k.unmarked(2, 1150*us)
+	if third == second || third == first {
+		t.Error("its parts are elsewhere, and it is the same")
+	}
+}
