@@ -236,6 +236,10 @@ func (th *Thread) customFunctions(r remote.Reader) uint64 {
 	// void zend_mm_get_custom_handlers(heap, &malloc, &free, &realloc): the
 	// first pointer that it loads from the heap behind use_custom_heap.
 	for off := 0; off < len(code); {
+		if isEndbr64(code[off:]) {
+			off += 4
+			continue
+		}
 		in, err := x86asm.Decode(code[off:], 64)
 		if err != nil {
 			break

@@ -101,14 +101,15 @@ func (l *ValueLayout) setVersion(version string) {
 	if at(7, 4) {
 		l.AccVariadic = 1 << 14
 	}
-	// zend_attribute.offset in Zend/zend_attributes.h: behind two names, since
-	// 8.1 also behind flags and line. Later ones are not taken for granted.
+	// zend_attribute.offset in Zend/zend_attributes.h: behind two names, flags
+	// and line, since 8.5 also behind what validation found. Later ones are not
+	// taken for granted.
 	switch {
+	case at(8, 6):
 	case at(8, 5):
-	case at(8, 1):
-		l.AttrParameter = 24
+		l.AttrParameter = 32
 	case at(8, 0):
-		l.AttrParameter = 16
+		l.AttrParameter = 24
 	}
 	l.PackedValues = at(8, 2) // Zend/zend_hash.h, arPacked
 }

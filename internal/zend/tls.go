@@ -120,13 +120,12 @@ func wide(r x86asm.Reg) x86asm.Reg {
 // or returns. With a thread, ok says that it returned.
 func (m *machine) follow(code []byte, at remote.Addr) (slot, bool) {
 	for off := 0; off < len(code); {
+		if isEndbr64(code[off:]) {
+			off += 4
+			continue
+		}
 		in, err := x86asm.Decode(code[off:], 64)
 		if err != nil {
-			// endbr64 is not in the decoder's tables.
-			if len(code)-off >= 4 && code[off] == 0xf3 && code[off+1] == 0x0f && code[off+2] == 0x1e && code[off+3] == 0xfa {
-				off += 4
-				continue
-			}
 			return slot{}, false
 		}
 		off += in.Len
@@ -169,6 +168,13 @@ func (m *machine) follow(code []byte, at remote.Addr) (slot, bool) {
 		}
 	}
 	return slot{}, false
+}
+
+// isEndbr64 recognises the landing pad that compilers put at the beginning of
+// functions (-fcf-protection). The decoder takes it for a lone REP, without an
+// error, and an instruction that it doesn't know.
+func isEndbr64(code []byte) bool {
+	return len(code) >= 4 && [4]byte(code[:4]) == [4]byte{0xf3, 0x0f, 0x1e, 0xfa}
 }
 
 // fetched goes on behind the call that gets the thread's block. __tls_get_addr
