@@ -292,7 +292,7 @@ func TestTheAdviceOfOneLookIsWhatHelps(t *testing.T) {
 		{"of a core there is no more", fromCore, []Undetermined{longer, others}, []string{"more than one look: 1\n", "the pool's other workers, too: 1\n"}, []string{"; try"}},
 	} {
 		s := scene{capture: base(stripped(), 0, 1), verdict: Verdict{Undetermined: c.us}}
-		s.capture.Target.PID, s.capture.Observation.Engine = 4242, c.engine
+		s.capture.Target.PID, s.capture.Observation.Engine, s.capture.Observation.DurationMS = 4242, c.engine, 0
 		text := textOf(t, s)
 		for _, want := range c.want {
 			if !strings.Contains(text, "  rules that want "+want) {
