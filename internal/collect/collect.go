@@ -322,10 +322,9 @@ func (c *collector) look(ctx context.Context, t *tracked) (*capture.Capture, tim
 		}
 		t.obs = obs
 	}
-	at := time.Since(c.began)
 	if len(c.opt.Break) == 0 {
 		cap, err := t.obs.Look(ctx)
-		return cap, at, err
+		return cap, c.at(t), err
 	}
 	opt := observe.Defaults()
 	opt.Break, opt.For, opt.Stops = c.opt.Break, c.opt.Slice, 0
@@ -334,8 +333,11 @@ func (c *collector) look(ctx context.Context, t *tracked) (*capture.Capture, tim
 		opt.Engine = c.opt.Engine
 	}
 	cap, err := t.obs.Observe(ctx, opt)
-	return cap, at, err
+	return cap, c.at(t), err
 }
+
+// at is when the latest look at a worker began, since the collection did.
+func (c *collector) at(t *tracked) time.Duration { return max(0, t.obs.Began().Sub(c.began)) }
 
 // breakSideBySide is how many workers are observed at breakpoints at a time. Each
 // takes some memory for stops that wait to be read.

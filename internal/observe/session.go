@@ -65,8 +65,11 @@ type session struct {
 	look  *looker
 	facts facts
 	since time.Time // when facts began to count; zero for a single look
-	spare *spares   // nil for a single look
-	cap   capture.Capture
+	began time.Time // when the worker was about to be stopped
+	// follow is what is kept between a Worker's looks; nil for a single one.
+	follow *following
+	spare  *spares // nil for a single look
+	cap    capture.Capture
 }
 
 // open recognises a running PHP.
@@ -347,7 +350,7 @@ func (s *session) finish(res ptrace.Result, err error) (*capture.Capture, error)
 		}
 	}
 	s.pipe.into(&s.cap)
-	s.facts.end(s, res.Duration-res.PausedTotal)
+	s.facts.end(s, res.Duration-res.PausedTotal, s.cap.Observation.Samples > 1)
 	return &s.cap, err
 }
 

@@ -43,21 +43,25 @@ type waitTracker struct {
 // count reads a thread's count of switches while it stands still. ok is false
 // when it is not known.
 func (w *waitTracker) count(p *proc.Process, tid int) (n uint64, ok bool) {
-	s, seen := w.counters[tid]
-	if !seen {
-		if len(w.counters) == maxCounted {
-			return 0, false
-		}
-		if w.counters == nil {
-			w.counters = make(map[int]*proc.Switches)
-		}
-		s, _ = p.Switches(tid)
-		w.counters[tid] = s
-	}
+	s := w.open(p, tid)
 	if s == nil {
 		return 0, false
 	}
 	return s.Read()
+}
+
+// open makes a thread's count of switches ready to be read; nil when it can't be.
+func (w *waitTracker) open(p *proc.Process, tid int) *proc.Switches {
+	s, seen := w.counters[tid]
+	if seen || len(w.counters) == maxCounted {
+		return s
+	}
+	if w.counters == nil {
+		w.counters = make(map[int]*proc.Switches)
+	}
+	s, _ = p.Switches(tid)
+	w.counters[tid] = s
+	return s
 }
 
 // close ends the counting.
@@ -94,18 +98,9 @@ type wait struct {
 // long as the thread waits. now has the count of switches and the state of the
 // innermost call in PHP.
 func (w *waitTracker) see(l *target.Live, snap *target.Snapshot, st *stack.Stack, at time.Duration, now wait) {
-	c, err := proc.CallAt(&snap.Regs)
-	if err != nil {
-		delete(w.threads, snap.TID)
-		return
-	}
-	r := remote.ReaderFunc(func(p []byte, at remote.Addr) (int, error) {
-		if n, err := snap.ReadMemory(p, at); err == nil {
-			return n, nil
-		}
-		return l.Mem.ReadMemory(p, at)
-	})
-	if !c.Restarted(r) && !nameByStack(&c, st) && !looksPolled(r, &c) {
+	r := afterwards(l, snap)
+	c, ok := callIn(r, snap, st)
+	if !ok {
 		delete(w.threads, snap.TID)
 		return
 	}
@@ -123,6 +118,49 @@ func (w *waitTracker) see(l *target.Live, snap *target.Snapshot, st *stack.Stack
 		w.threads = make(map[int]*wait)
 	}
 	w.threads[snap.TID] = &now
+}
+
+// look takes one of several looks at a thread, which may be far apart: each describes
+// what there is, and the first already does.
+func (w *waitTracker) look(l *target.Live, snap *target.Snapshot, st *stack.Stack, at time.Duration, now wait) {
+	r := afterwards(l, snap)
+	c, ok := callIn(r, snap, st)
+	if !ok {
+		delete(w.threads, snap.TID)
+		return
+	}
+	now.call, now.since, now.samples = c, at, 1
+	if was := w.threads[snap.TID]; was != nil && was.goesOn(&now) {
+		now.since, now.samples = was.since, was.samples+1
+		now.lasting = at - was.since
+	}
+	if w.threads == nil {
+		w.threads = make(map[int]*wait)
+	}
+	w.threads[snap.TID] = &now
+	now.describe(l, r)
+	w.judge(&now)
+}
+
+// afterwards reads what was copied of a thread, and what was not, from the process
+// that runs again.
+func afterwards(l *target.Live, snap *target.Snapshot) remote.Reader {
+	return remote.ReaderFunc(func(p []byte, at remote.Addr) (int, error) {
+		if n, err := snap.ReadMemory(p, at); err == nil {
+			return n, nil
+		}
+		return l.Mem.ReadMemory(p, at)
+	})
+}
+
+// callIn is the call that a stopped thread was blocked in, with its number; false
+// when there is none or it has lost its number.
+func callIn(r remote.Reader, snap *target.Snapshot, st *stack.Stack) (proc.Call, bool) {
+	c, err := proc.CallAt(&snap.Regs)
+	if err != nil {
+		return c, false
+	}
+	return c, c.Restarted(r) || nameByStack(&c, st) || looksPolled(r, &c)
 }
 
 // once takes the only sample that there is of a thread.

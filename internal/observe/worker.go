@@ -27,6 +27,7 @@ type Worker struct {
 	// Counters of looks before this one: older is at least shortest ago once
 	// there was time, newer follows it.
 	older, newer counted
+	follow       following
 }
 
 // counted are counters and when they were read.
@@ -74,8 +75,15 @@ func (s *session) ready() {
 // Start is when it began, in clock ticks after boot: with the pid, who it is.
 func (w *Worker) Start() uint64 { return w.live.StartTime }
 
+// Began is when the latest look was about to stop the worker: what it waited for
+// before, such as memory to be tidied up, is no part of it.
+func (w *Worker) Began() time.Time { return w.s.began }
+
 // Close gives its files back.
-func (w *Worker) Close() error { return w.live.Close() }
+func (w *Worker) Close() error {
+	w.follow.close()
+	return w.live.Close()
+}
 
 // shortest is the time over which the use of a processor is measured: the
 // kernel counts a running thread's time at its ticks, which are up to 10 ms apart.
@@ -105,12 +113,16 @@ func (w *Worker) begin() error {
 	return nil
 }
 
-// Look takes one joined stack of every thread, now, as Dump does.
+// Look takes one joined stack of every thread, now, as Dump does. From the second look
+// on its facts say for how long a thread has been in the call that it is in, and has
+// waited for the same: see following.
 func (w *Worker) Look(ctx context.Context) (*capture.Capture, error) {
 	if err := w.begin(); err != nil {
 		return nil, err
 	}
+	w.s.follow = &w.follow
 	c, err := w.s.dump(ctx)
+	w.s.follow = nil
 	// Right behind a stop a worker that sleeps is still on its way back to sleep.
 	if st := w.s.facts.state; err == nil && st != "" && c.Facts["proc.state"] == "R" {
 		c.Facts["proc.state"] = st
@@ -136,6 +148,7 @@ func (w *Worker) Observe(ctx context.Context, opt Options) (*capture.Capture, er
 	if calm.Load() {
 		undisturbed = quiet()
 	}
+	w.s.began = time.Now()
 	res, err := ptrace.Observe(ctx, w.live.PID, popt, w.s.pipe)
 	undisturbed()
 	c, err := w.s.finish(res, err)
