@@ -84,3 +84,24 @@ while (true) { fgets($pair[0]); }
 		t.Errorf("only %d looks met a wait", waits)
 	}
 }
+
+// The last sample of an observation wakes the worker a moment before its state is read.
+func TestAWorkerThatWaitsIsNotSaidToRun(t *testing.T) {
+	w, err := New().Open(testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "sleep.php")).PID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	opt := Defaults()
+	// The observation ends right behind a sample.
+	opt.For, opt.SampleEvery = 20*time.Millisecond, time.Millisecond
+	for range 20 {
+		c, err := w.Observe(context.Background(), opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Facts["proc.state"] != "S" {
+			t.Errorf("state %v, runnable %v %%", c.Facts["proc.state"], c.Facts["proc.runnable_pct"])
+		}
+	}
+}

@@ -152,8 +152,18 @@ func (w *Worker) Observe(ctx context.Context, opt Options) (*capture.Capture, er
 	res, err := ptrace.Observe(ctx, w.live.PID, popt, w.s.pipe)
 	undisturbed()
 	c, err := w.s.finish(res, err)
+	// So close behind the last sample, too.
+	if st := w.s.facts.state; c != nil && st != "" && c.Facts["proc.state"] == "R" && !busy(c.Facts) {
+		c.Facts["proc.state"] = st
+	}
 	w.s.pipe = nil // its memory is wanted for the next worker
 	return w.s.placed(c), err
+}
+
+// busy reports whether a worker wanted a processor most of the time.
+func busy(facts map[string]any) bool {
+	pct, ok := facts["proc.runnable_pct"].(float64)
+	return ok && pct >= 50
 }
 
 // ran is for how long the counters in facts have counted.
@@ -269,10 +279,15 @@ var (
 )
 
 const (
-	// tidyAt is the size of the heap at which a calm process collects, in bytes,
-	// and tidyLimit the one at which Go's collector runs after all.
+	// tidyAt is the least size of the heap at which a calm process collects, in
+	// bytes, and tidyLimit the one at which Go's collector runs after all.
 	tidyAt    = 64 << 20
 	tidyLimit = 1 << 30
+	// tidyGrowth is by how much the heap grows until it is worth another collection:
+	// what is in use stays, however often one looks.
+	tidyGrowth = 2
+	// tidyMust is how many times the size at which it is worth it makes it urgent.
+	tidyMust = 3
 )
 
 // Calm has garbage collected between the stops of workers only, until the function
@@ -308,15 +323,30 @@ func quiet() func() {
 	}
 }
 
-// tidy collects garbage at a moment at which no worker stands still.
+// tidy collects garbage at a moment at which no worker stands still. While one does
+// it is left for later, as long as memory allows: to wait for that one would keep all
+// the others waiting.
 func tidy() {
-	heap := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
-	if metrics.Read(heap); heap[0].Value.Uint64() <= tidyAt {
+	few, many := untidy()
+	switch {
+	case !few:
+		return
+	case many:
+		stopped.Lock()
+	case !stopped.TryLock():
 		return
 	}
-	stopped.Lock()
 	defer stopped.Unlock()
-	if metrics.Read(heap); heap[0].Value.Uint64() > tidyAt { // nobody else has
+	if few, _ = untidy(); few { // nobody else has
 		runtime.GC()
 	}
+}
+
+// untidy reports whether there is garbage enough to collect, and so much that it must
+// be. Nothing is known to be in use that the latest collection did not find so.
+func untidy() (few, many bool) {
+	m := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/gc/heap/live:bytes"}}
+	metrics.Read(m)
+	heap, least := m[0].Value.Uint64(), max(tidyAt, tidyGrowth*m[1].Value.Uint64())
+	return heap > least, heap > tidyMust*least
 }
