@@ -39,7 +39,7 @@ func newCollect(s streams) *cobra.Command {
 		Long: `collect stops each PHP worker once per round, for as long as copying its stack takes and groups the workers by cause and by stack. Without --every and --for it makes one round. Without a choice it takes
 every PHP worker of the host: php-fpm, php, Apache with mod_php, and programs that have PHP inside.
 With -o it also writes what it saw to a file, which "phpwhy report" reads alone or together with other hosts'.
-With --break workers are observed as "phpwhy attach" does, for half a second in each round, four at a time.`,
+With --break workers are observed as "phpwhy attach" does, for a second in each round, four at a time.`,
 		Example: "  phpwhy collect\n  phpwhy collect --pool www --every 1s --for 30s -o www.zst\n  phpwhy collect --cgroup 4f5e1c0b9a8d --top",
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context(), s) },
@@ -60,7 +60,7 @@ With --break workers are observed as "phpwhy attach" does, for half a second in 
 }
 
 // slice is how long one worker is observed in a round with --break.
-const slice = 500 * time.Millisecond
+const slice = time.Second
 
 // everyDefault is the time between rounds when only --for or --top say that
 // there are several.

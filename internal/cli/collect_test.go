@@ -268,7 +268,7 @@ func TestCollectAndReportRefuse(t *testing.T) {
 		{[]string{"report"}, 2, "takes captures"},
 		{[]string{"report", "/nosuch"}, 2, "no such file"},
 		{[]string{"report", dir}, 2, "folder"},
-		{[]string{"report", junk}, 2, "no schema"},
+		{[]string{"report", junk}, 2, "junk is no phpwhy capture\n"},
 		{[]string{"report", "--debug-dir", "/nosuch", junk}, 2, "no folder"},
 		{[]string{"schema", "x"}, 2, "capture"},
 	} {

@@ -97,7 +97,10 @@ func (r *reportFlags) model(s streams, args []string) (*triage.Model, []series.S
 			}
 			// One bad file spoils no other.
 			fmt.Fprintf(s.err, "phpwhy: %s\n", oneLine(err))
-			continue
+			var damaged *triage.DamagedError
+			if !errors.As(err, &damaged) {
+				continue
+			}
 		}
 		read++
 	}
@@ -149,11 +152,11 @@ func readMany(b *triage.Builder, over *series.Builder, name string, stdin io.Rea
 		r, err = capture.Open(name)
 	}
 	if err != nil {
-		return &usageError{err}
+		return &dataError{err}
 	}
 	defer r.Close()
 	if err := b.Read(name, lookedAt(capture.NewStream(r), over)); err != nil {
-		return &usageError{err}
+		return &dataError{err}
 	}
 	return nil
 }

@@ -128,28 +128,41 @@ func (c *collector) close() {
 
 func (c *collector) rounds(ctx context.Context) (ended string, err error) {
 	single := c.opt.Every <= 0 && c.opt.For <= 0
+	// Rounds begin at times that were planned, however long the one before took; one
+	// that took longer than Every is followed at once.
+	from := c.began
 	for n := 1; ; n++ {
-		from := time.Now()
 		if err := c.round(ctx, n); err != nil {
 			return "", err
+		}
+		if from = from.Add(c.opt.Every); time.Since(from) > 0 {
+			from = time.Now()
 		}
 		switch {
 		case ctx.Err() != nil:
 			return "cancelled", nil
-		case single || c.opt.For > 0 && time.Since(c.began)+c.opt.Every > c.opt.For:
+		case single || c.opt.For > 0 && from.Sub(c.began) > c.opt.For:
 			return "done", nil
 		}
 		select {
 		case <-ctx.Done():
 			return "cancelled", nil
-		case <-time.After(time.Until(from.Add(c.opt.Every))):
+		case <-time.After(time.Until(from)):
 		}
 		if c.opt.Hold != nil {
 			if c.opt.Hold(ctx); ctx.Err() != nil {
 				return "cancelled", nil
 			}
+			from = maxTime(from, time.Now())
 		}
 	}
+}
+
+func maxTime(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // found is one worker's part of a round.

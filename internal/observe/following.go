@@ -34,6 +34,7 @@ func (f *following) begin(s *session) {
 		f.began = time.Now()
 	}
 	f.looks++
+	f.waits.locks = s.locks
 	f.waits.longest, f.same.most, f.same.seen = nil, 0, false
 	if f.counts == nil {
 		f.counts, f.shown = make(map[int]uint64), make(map[int]bool)

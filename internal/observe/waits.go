@@ -26,6 +26,8 @@ const (
 	// perStop is by how much a thread's count of switches grows from one sample
 	// to the next while one wait lasts: to the stop, and back to the wait.
 	perStop = 2
+	// perOther is by how much more for each other one that waits for the same lock.
+	perOther = 2
 	// maxCounted bounds the threads whose switches are counted.
 	maxCounted = 256
 )
@@ -38,6 +40,9 @@ type waitTracker struct {
 	// counters belong to the tracer's thread until the observation is over. nil
 	// is a thread that can't be counted.
 	counters map[int]*proc.Switches
+	// locks are asked for what a thread waits for in flock(2) and the like; nil
+	// knows of none.
+	locks *proc.Locks
 }
 
 // count reads a thread's count of switches while it stands still. ok is false
@@ -84,7 +89,9 @@ type wait struct {
 	counted  bool
 	php      uint64 // the state of the call in PHP
 	phpKnown bool
-	fds      []int // that it waits for, as far as it waits for some
+	lock     proc.FileLock // that it waits for
+	waiters  int           // … and how many do; 0 when it waits for no lock
+	fds      []int         // that it waits for, as far as it waits for some
 	timeout  time.Duration
 	limited  bool // there is a timeout; noLimit: it is known that there is none
 	noLimit  bool
@@ -105,9 +112,11 @@ func (w *waitTracker) see(l *target.Live, snap *target.Snapshot, st *stack.Stack
 		return
 	}
 	now.call, now.since, now.samples = c, at, 1
+	now.asksLock(w.locks, l.PID)
 	if was := w.threads[snap.TID]; was != nil && was.goesOn(&now) {
 		was.samples++
 		was.lasting, was.switches = at-was.since, now.switches
+		was.lock, was.waiters = now.lock, now.waiters
 		if was.samples == 2 {
 			was.describe(l, r)
 		}
@@ -130,6 +139,7 @@ func (w *waitTracker) look(l *target.Live, snap *target.Snapshot, st *stack.Stac
 		return
 	}
 	now.call, now.since, now.samples = c, at, 1
+	now.asksLock(w.locks, l.PID)
 	if was := w.threads[snap.TID]; was != nil && was.goesOn(&now) {
 		now.since, now.samples = was.since, was.samples+1
 		now.lasting = at - was.since
@@ -228,7 +238,35 @@ func (w *wait) goesOn(now *wait) bool {
 	if w.phpKnown && now.phpKnown && w.php != now.php {
 		return false
 	}
-	return w.counted && now.counted && now.switches-w.switches <= perStop
+	return w.counted && now.counted && now.switches-w.switches <= max(w.woken(now), perStop)
+}
+
+// woken is how many switches prove no other wait where the thread waits for a lock with
+// others. Whoever of them is stopped leaves the queue, and those behind it are woken in
+// the kernel to queue up anew (__locks_wake_up_blocks in fs/locks.c). That it is one call
+// must show in PHP's state then, and in who has the lock.
+func (w *wait) woken(now *wait) uint64 {
+	if w.waiters == 0 || now.waiters == 0 || w.lock != now.lock || !w.phpKnown || !now.phpKnown {
+		return 0
+	}
+	return perStop + perOther*uint64(max(w.waiters, now.waiters)-1) //nolint:gosec // at least 1
+}
+
+// asksLock notes the lock that a call waits for.
+func (w *wait) asksLock(t *proc.Locks, pid int) {
+	if t == nil {
+		return
+	}
+	var kinds []string
+	switch c := &w.call; {
+	case c.Number == proc.SysFlock:
+		kinds = []string{"FLOCK"}
+	case c.Number == proc.SysFcntl && (c.Args[1] == fcntlSetLockWait || c.Args[1] == fcntlSetOFDLockWait):
+		kinds = []string{"POSIX", "OFDLCK"}
+	default:
+		return
+	}
+	w.lock, w.waiters, _ = t.WaitedFor(pid, kinds...)
 }
 
 // describe finds out what the call waits for.

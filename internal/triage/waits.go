@@ -194,7 +194,7 @@ func what(fs []stack.Frame, running bool) string {
 	return "outside PHP code"
 }
 
-// summary is the first group's sentence.
+// summary is one sentence on what most workers do, of those that are not healthy.
 func (m *Model) summary() string {
 	n := len(m.Workers)
 	switch {
@@ -204,6 +204,12 @@ func (m *Model) summary() string {
 		return fmt.Sprintf("%s healthy: %s", of(n, n), lower(m.Groups[0].Title))
 	}
 	g := &m.Groups[0]
+	for i := range m.Groups {
+		// A wait says as much as a cause.
+		if other := &m.Groups[i]; other.Rank() <= 1 && len(other.Workers) > len(g.Workers) {
+			g = other
+		}
+	}
 	if len(g.Waits) > 0 && 2*len(g.Waits[0].Workers) > len(g.Workers) {
 		return of(len(g.Waits[0].Workers), n) + " " + m.Waiting(&g.Waits[0])
 	}
@@ -214,31 +220,49 @@ func (m *Model) summary() string {
 	return s
 }
 
+// PID is a process of a host, with the host's name where there are several.
+func (m *Model) PID(host, pid int) string {
+	if len(m.Hosts) > 1 && host >= 0 && host < len(m.Hosts) && m.Hosts[host].Name != "" {
+		return fmt.Sprintf("%s:%d", m.Hosts[host].Name, pid)
+	}
+	return fmt.Sprint(pid)
+}
+
 // Waiting says for whom: "wait for flock on /srv/x held by pid 812, which is in
-// sleep() at Session.php:88".
+// sleep() at Session.php:88". A single worker waits.
 func (m *Model) Waiting(w *Wait) string {
-	s := "wait for "
+	s, them := "wait for ", "them"
+	if len(w.Workers) == 1 {
+		s, them = "waits for ", "it"
+	}
 	switch w.Kind {
 	case "peer":
-		return s + w.What
 	case "child":
 		s += "a child"
 	default:
 		s += w.Kind
 	}
 	if w.What != "" {
-		s += " " + onOf(w.Kind) + w.What
+		s += onOf(w.Kind) + w.What
 	}
+	host := -1
+	if len(w.Workers) > 0 {
+		host = m.Workers[w.Workers[0]].Host
+	}
+	pid := m.PID(host, w.HolderPID)
 	switch {
 	case w.Deadlock:
-		return s + fmt.Sprintf(", in a circle: pid %d, which has it, waits for them in turn", w.HolderPID)
+		return s + fmt.Sprintf(", in a circle: pid %s, which has it, waits for %s in turn", pid, them)
 	case w.HolderPID == 0:
 		return s
 	case w.Kind == "child":
-		return s + fmt.Sprintf(", pid %d", w.HolderPID)
+		return s + ", pid " + pid
 	}
-	s += fmt.Sprintf(", held by pid %d", w.HolderPID)
+	s += hasIt(w.Kind) + pid
 	if w.Holder < 0 {
+		if w.HolderWho != "" {
+			s += " (" + w.HolderWho + ")"
+		}
 		return s + ", which was not looked at"
 	}
 	switch {
@@ -253,16 +277,32 @@ func (m *Model) Waiting(w *Wait) string {
 		s += fmt.Sprintf(" at %s:%d", w.HolderSite.File, w.HolderSite.Line)
 	}
 	if len(w.Chain) > 1 {
-		s += fmt.Sprintf(" and waits in turn; at the end is pid %d", m.Workers[w.Chain[len(w.Chain)-1]].PID)
+		last := &m.Workers[w.Chain[len(w.Chain)-1]]
+		s += " and waits in turn; at the end is pid " + m.PID(last.Host, last.PID)
 	}
 	return s
 }
 
+// hasIt says what a process is to what is waited for: a lock is held, a pipe and a
+// connection have another end.
+func hasIt(kind string) string {
+	switch kind {
+	case "pipe", "fifo":
+		return ", at whose other end is pid "
+	case "peer":
+		return ", which is pid "
+	}
+	return ", held by pid "
+}
+
 func onOf(kind string) string {
-	if kind == "child" {
+	switch kind {
+	case "child":
+		return " "
+	case "peer":
 		return ""
 	}
-	return "on "
+	return " on "
 }
 
 func of(n, all int) string {
