@@ -238,7 +238,7 @@ func (w *wait) goesOn(now *wait) bool {
 	if w.phpKnown && now.phpKnown && w.php != now.php {
 		return false
 	}
-	return w.counted && now.counted && now.switches-w.switches <= max(w.woken(now), perStop)
+	return w.counted && now.counted && now.switches-w.switches <= max(perStop, w.woken(now))
 }
 
 // woken is how many switches prove no other wait where the thread waits for a lock with
@@ -246,7 +246,10 @@ func (w *wait) goesOn(now *wait) bool {
 // the kernel to queue up anew (__locks_wake_up_blocks in fs/locks.c). That it is one call
 // must show in PHP's state then, and in who has the lock.
 func (w *wait) woken(now *wait) uint64 {
-	if w.waiters == 0 || now.waiters == 0 || w.lock != now.lock || !w.phpKnown || !now.phpKnown {
+	if now.waiters == 0 { // its line was not there to be read, of all moments
+		now.lock, now.waiters = w.lock, w.waiters
+	}
+	if w.waiters == 0 || w.lock != now.lock || !w.phpKnown || !now.phpKnown {
 		return 0
 	}
 	return perStop + perOther*uint64(max(w.waiters, now.waiters)-1) //nolint:gosec // at least 1

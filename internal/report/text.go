@@ -309,6 +309,8 @@ func (t *textWriter) observed() {
 		t.prose("", dim, "from a core of "+count(o.Samples, "thread"))
 	case snapshot(o):
 		t.prose("", dim, "one look at "+count(o.Samples, "thread")+"; "+paused)
+	case o.Engine == "none":
+		t.prose("", dim, fmt.Sprintf("looked at now and then for %s: %s; %s", duration(o.DurationMS*1000), count(o.Samples, "sample"), paused))
 	case o.Engine == "": // the end of the capture is lost, and the cost with it
 		t.prose("", dim, fmt.Sprintf("observed %s at least: %s", duration(o.DurationMS*1000), events))
 	default:
@@ -325,8 +327,11 @@ func (t *textWriter) observed() {
 // fromCore stands for an engine where a core file was read.
 const fromCore = "core"
 
-// snapshot reports whether this is a dump: no breakpoints, one look.
-func snapshot(o *Observation) bool { return o.Engine == "none" || o.Engine == fromCore }
+// snapshot reports whether this is a dump: no breakpoints, one look. Several looks of
+// collect took some time.
+func snapshot(o *Observation) bool {
+	return o.Engine == "none" && o.DurationMS == 0 || o.Engine == fromCore
+}
 
 func breakpoint(b capture.Breakpoint) string {
 	s := "breakpoint " + b.Symbol

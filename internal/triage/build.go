@@ -180,8 +180,30 @@ func judge(b *Builder, w *worker, set *rules.Set, now time.Time) rules.Report {
 	if set == nil || len(w.events) == 0 {
 		return rules.Report{}
 	}
-	c := capture.Capture{Target: w.Target, Facts: w.Facts,
-		Observation: capture.Observation{Engine: w.engine, Stops: w.Stops, Samples: w.Samples, Breakpoints: w.breaks, DurationMS: w.lastAt.Milliseconds()}}
+	c := b.one(w)
+	said, err := set.Evaluate(capture.Observe(c), rules.Options{Now: now})
+	if err != nil {
+		return rules.Report{} // an event without a stack, which add does not let pass
+	}
+	return said
+}
+
+// One is what was seen of a worker of a Model that this Builder made, over all its
+// looks, as if it had been observed alone.
+func (b *Builder) One(m *Model, worker int) *capture.Capture {
+	of := &m.Workers[worker]
+	for _, w := range b.workers {
+		if w.Host == of.Host && w.PID == of.PID && w.Worker.Start == of.Start {
+			return b.one(w)
+		}
+	}
+	return nil
+}
+
+func (b *Builder) one(w *worker) *capture.Capture {
+	c := &capture.Capture{Target: w.Target, Facts: w.Facts,
+		Observation: capture.Observation{Engine: w.engine, Stops: w.Stops, Samples: w.Samples, Breakpoints: w.breaks, DurationMS: w.lastAt.Milliseconds(),
+			PausedUSTotal: w.PausedUS, PausedUSMax: w.Paused}}
 	c.Target.Request = w.Request
 	local := make(map[int]int)
 	for i := range w.events {
@@ -195,11 +217,7 @@ func judge(b *Builder, w *worker, set *rules.Set, now time.Time) rules.Report {
 		e.Stack = id
 		c.Events = append(c.Events, e)
 	}
-	said, err := set.Evaluate(capture.Observe(&c), rules.Options{Now: now})
-	if err != nil {
-		return rules.Report{} // an event without a stack, which add does not let pass
-	}
-	return said
+	return c
 }
 
 // groups puts every worker into one.

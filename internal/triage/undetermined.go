@@ -46,7 +46,7 @@ func how(missing []string) string {
 	s := ""
 	for _, m := range missing {
 		switch {
-		case strings.HasPrefix(m, "stops "), strings.HasPrefix(m, "chain."), strings.HasPrefix(m, "event."):
+		case strings.HasPrefix(m, "stops "), strings.HasPrefix(m, "chain."), strings.HasPrefix(m, "event."), strings.HasPrefix(m, "rate.stops"):
 			return stopThere
 		case strings.HasPrefix(m, "stack."), strings.HasPrefix(m, "wait."), strings.HasPrefix(m, "proc.cpu"),
 			strings.HasPrefix(m, "proc.runnable"), strings.HasPrefix(m, "proc.read"), strings.HasPrefix(m, "rate."):
