@@ -224,11 +224,15 @@ func TestMain(m *testing.M) {
 
 func TestRoundsBeginAsPlannedHoweverLongTheyTake(t *testing.T) {
 	w := testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "sleep.php"))
+	o, opt := observe.New(), Options{Filter: workers.Filter{PIDs: []int{w.PID}}}
+	if _, err := Run(context.Background(), o, opt, newSeen()); err != nil { // reads its files
+		t.Fatal(err)
+	}
 	s := newSeen()
-	s.during = func(int) { time.Sleep(50 * time.Millisecond) }
-	_, err := Run(context.Background(), observe.New(), Options{Filter: workers.Filter{PIDs: []int{w.PID}}, Every: 200 * time.Millisecond, For: 600 * time.Millisecond}, s)
-	if err != nil || s.rounds != 4 {
-		t.Errorf("%v: %d rounds, want those at 0, 200, 400 and 600 ms", err, s.rounds)
+	s.during = func(int) { time.Sleep(100 * time.Millisecond) }
+	opt.Every, opt.For = 500*time.Millisecond, 1500*time.Millisecond
+	if _, err := Run(context.Background(), o, opt, s); err != nil || s.rounds != 4 {
+		t.Errorf("%v: %d rounds, want those at 0, 0.5, 1 and 1.5 s", err, s.rounds)
 	}
 }
 
@@ -244,7 +248,7 @@ func TestManyWaitersForOneLockAreKnownToWaitOn(t *testing.T) {
 		waiters = append(waiters, p.Hang(t, wait, ""))
 	}
 	for name, opt := range map[string]Options{
-		"looks":       {Every: 200 * time.Millisecond, For: 600 * time.Millisecond},
+		"looks":       {Every: 200 * time.Millisecond, For: 2 * time.Second},
 		"breakpoints": {Break: []string{"mmap"}, Slice: time.Second, MaxPause: 0.2},
 	} {
 		opt.Filter.PIDs = waiters
