@@ -146,3 +146,28 @@ func TestFilesThatAreNoCapturesAreCalledSo(t *testing.T) {
 		t.Errorf("no note: %s", r.out)
 	}
 }
+
+func TestAPeerOnThisHostIsJoinedToItsOwnLine(t *testing.T) {
+	quiet(t)
+	dir := t.TempDir()
+	server, client := filepath.Join(dir, "server.php"), filepath.Join(dir, "client.php")
+	write(t, server, "<?php\n$s = stream_socket_server($argv[1]);\nfile_put_contents($argv[2], stream_socket_get_name($s, false));\necho \"ready\\n\"; flush();\n$c = stream_socket_accept($s, 600);\nfgets($c);\nsleep(600);\n")
+	write(t, client, "<?php\n$c = stream_socket_client($argv[1]);\nfwrite($c, \"x\\n\");\nstream_set_timeout($c, 600);\necho \"ready\\n\"; flush();\nfgets($c);\n")
+	for scheme, at := range map[string]string{"tcp": "127.0.0.1:0", "unix": filepath.Join(dir, "s")} {
+		name := filepath.Join(dir, scheme)
+		s := testphp.StartCommand(t, testphp.Stripped(t), "-n", server, scheme+"://"+at, name)
+		address, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := testphp.StartCommand(t, testphp.Stripped(t), "-n", client, scheme+"://"+string(address))
+		want := fmt.Sprintf("waits for %s, which is pid %d, which is in sleep() at %s:7", address, s.PID, server)
+		if r := run(t, "collect", "--pid", pidList([]int{c.PID, s.PID})); !strings.Contains(strings.Join(strings.Fields(r.out), " "), want) {
+			t.Errorf("no %q in %s%s", want, r.out, r.err)
+		}
+		want = fmt.Sprintf("waits for %s, which is pid %d (", address, s.PID)
+		if r := run(t, "collect", "--pid", fmt.Sprint(c.PID)); !strings.Contains(r.out, want) {
+			t.Errorf("alone: no %q in %s%s", want, r.out, r.err)
+		}
+	}
+}

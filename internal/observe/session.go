@@ -45,6 +45,7 @@ type session struct {
 	cache *symbolize.Cache
 	known *structs
 	locks *proc.Locks
+	peers *proc.Peers
 	php   symbolize.MappedModule // the module with the Zend engine
 
 	mu  sync.Mutex // guards img, which is made anew when modules are loaded
@@ -114,7 +115,7 @@ func meanwhile(live *target.Live, err error) error {
 
 // recognise finds the modules of a session.
 func (o *Observer) recognise(s *session, maps remote.Mappings) error {
-	s.cache, s.known, s.locks, s.look = o.cache, &o.structs, &o.locks, newLooker(o.Look)
+	s.cache, s.known, s.locks, s.peers, s.look = o.cache, &o.structs, &o.locks, &o.peers, newLooker(o.Look)
 	s.img = s.newImage(maps)
 	var err error
 	if s.php, err = s.findPHP(s.img); err != nil {

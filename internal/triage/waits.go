@@ -16,7 +16,8 @@ const maxChain = 64
 // edge is what one worker waits for.
 type edge struct {
 	kind, what string
-	pid        int // 0: nobody is known
+	pid        int    // 0: nobody is known
+	who        string // its command line, if that is known
 }
 
 // waiting reads it off a worker's facts.
@@ -31,19 +32,29 @@ func waiting(facts map[string]any) (edge, bool) {
 	}
 	switch {
 	case str("lock.kind") != "":
-		return edge{str("lock.kind"), str("lock.path"), num("lock.holder_pid")}, true
+		return edge{str("lock.kind"), str("lock.path"), num("lock.holder_pid"), str("lock.holder_cmdline")}, true
 	case num("lock.contended_pid") > 0:
-		return edge{"lock", str("lock.contended_path"), num("lock.contended_pid")}, true
+		return edge{"lock", str("lock.contended_path"), num("lock.contended_pid"), inBrackets(str("lock.contended_holder"))}, true
 	case num("child.pid") > 0:
-		return edge{"child", str("child.cmdline"), num("child.pid")}, true
+		return edge{"child", str("child.cmdline"), num("child.pid"), ""}, true
 	case num("fd.held_by") > 0:
-		return edge{cmp.Or(str("fd.kind"), "file"), str("fd.path"), num("fd.held_by")}, true
+		return edge{cmp.Or(str("fd.kind"), "file"), str("fd.path"), num("fd.held_by"), inBrackets(str("fd.holder"))}, true
 	case str("wait.peer") != "":
-		return edge{"peer", str("wait.peer"), 0}, true
-	case str("fd.peer") != "":
-		return edge{"peer", str("fd.peer"), 0}, true
+		return edge{"peer", str("wait.peer"), num("fd.peer_pid"), str("fd.peer_cmdline")}, true
+	case str("fd.peer") != "" || num("fd.peer_pid") > 0:
+		return edge{"peer", cmp.Or(str("fd.peer"), str("fd.local"), "a socket"), num("fd.peer_pid"), str("fd.peer_cmdline")}, true
 	}
 	return edge{}, false
+}
+
+// inBrackets is the command line in a holder's name: "pid 812 (php-fpm: pool www)".
+func inBrackets(holder string) string {
+	_, rest, ok := strings.Cut(holder, " (")
+	cmdline, _, closed := strings.Cut(rest, ")")
+	if !ok || !closed {
+		return ""
+	}
+	return cmdline
 }
 
 // waits joins each group's waits with the workers that are waited for.
@@ -108,9 +119,7 @@ func (s *sorter) waitsOf(g *Group, edges []edge, holder func(int) int) []Wait {
 func (s *sorter) wait(i int, e edge, holder func(int) int) Wait {
 	w := Wait{Kind: e.kind, What: e.what, HolderPID: e.pid, Holder: holder(i), Chain: []int{}}
 	if w.Holder < 0 {
-		if name, ok := s.m.Workers[i].Facts["lock.holder_cmdline"].(string); ok {
-			w.HolderWho = name
-		}
+		w.HolderWho = e.who
 		return w
 	}
 	h := &s.m.Workers[w.Holder]
