@@ -171,3 +171,34 @@ func TestAPeerOnThisHostIsJoinedToItsOwnLine(t *testing.T) {
 		}
 	}
 }
+
+func TestCollectTouchesItsFileOnlyWhenItHasSomethingToWrite(t *testing.T) {
+	quiet(t)
+	dir := t.TempDir()
+	old, none := filepath.Join(dir, "old.zst"), filepath.Join(dir, "none.zst")
+	write(t, old, "what was there")
+	for _, path := range []string{old, none} {
+		if r := run(t, "collect", "--match", "no-such-worker-anywhere", "-o", path); r.code != 3 {
+			t.Errorf("code %d, %s", r.code, r.err)
+		}
+	}
+	if b, err := os.ReadFile(old); err != nil || string(b) != "what was there" {
+		t.Errorf("%v: %q", err, b)
+	}
+	if _, err := os.Stat(none); !os.IsNotExist(err) {
+		t.Errorf("an empty file is left: %v", err)
+	}
+	w := testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "sleep.php"))
+	pid := fmt.Sprint(w.PID)
+	if r := run(t, "collect", "--pid", pid, "-o", "/dev/full"); r.code != 2 || !strings.Contains(r.err, "-o /dev/full: ") || !strings.Contains(r.err, "no space left") {
+		t.Errorf("a full disk: code %d, %s", r.code, r.err)
+	}
+	r := run(t, "collect", "--pid", pid, "-o", "-")
+	if r.code != 0 || !strings.HasPrefix(r.out, `{"schema":"phpwhy/capture/v2"`) || !strings.HasSuffix(r.out, `"ended":"done"}}`+"\n") {
+		t.Fatalf("code %d, %s%s", r.code, r.out, r.err)
+	}
+	write(t, old, r.out)
+	if m := model(t, run(t, "report", "--format", "json", old)); len(m.Workers) != 1 || m.Workers[0].PID != w.PID {
+		t.Errorf("%+v", m.Workers)
+	}
+}
