@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -165,10 +166,22 @@ func TestAPeerOnThisHostIsJoinedToItsOwnLine(t *testing.T) {
 		if r := run(t, "collect", "--pid", pidList([]int{c.PID, s.PID})); !strings.Contains(strings.Join(strings.Fields(r.out), " "), want) {
 			t.Errorf("no %q in %s%s", want, r.out, r.err)
 		}
-		want = fmt.Sprintf("waits for %s, which is pid %d (", address, s.PID)
-		if r := run(t, "collect", "--pid", fmt.Sprint(c.PID)); !strings.Contains(r.out, want) {
-			t.Errorf("alone: no %q in %s%s", want, r.out, r.err)
+		// It is looked at, though nobody chose it.
+		alone := run(t, "collect", "--pid", fmt.Sprint(c.PID))
+		if text := strings.Join(strings.Fields(alone.out), " "); !strings.HasPrefix(text, "1 worker "+want) || !strings.Contains(text, "note: not chosen, but looked at once because others wait for it: "+fmt.Sprint(s.PID)) {
+			t.Errorf("alone: no %q in %s%s", want, alone.out, alone.err)
 		}
+	}
+	// What is no PHP is named by its command.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := testphp.StartCommand(t, testphp.Stripped(t), "-n", client, "tcp://"+l.Addr().String())
+	want := fmt.Sprintf("1 worker waits for %s, which is pid %d (%s", l.Addr(), os.Getpid(), os.Args[0])
+	if r := run(t, "collect", "--pid", fmt.Sprint(c.PID)); !strings.HasPrefix(r.out, want) || !strings.Contains(r.out, "which was not looked at") {
+		t.Errorf("no %q in %s%s", want, r.out, r.err)
 	}
 }
 

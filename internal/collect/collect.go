@@ -3,7 +3,8 @@
 // Contract: a worker is stopped once per round, by the same short stop as dump's.
 // As many as Options.Concurrency may stand still at a time: a busy worker on a busy
 // host takes a while to notice that it is to stop, and these times overlap. A worker
-// that can't be looked at fails alone. Whatever ends a collection, what was seen
+// that can't be looked at fails alone. Behind the last round the PHP processes that
+// workers wait for are looked at once, too, if they are not among them. Whatever ends a collection, what was seen
 // until then has been handed over.
 //
 // Hazard: workers come, go and give their pids to others while this runs; one is
@@ -15,8 +16,10 @@ package collect
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -88,6 +91,8 @@ type collector struct {
 	began  time.Time
 	res    Result
 	failed map[int]bool // pids without a process that were reported
+	// awaited are the processes that the workers of the present round wait for.
+	awaited map[int]bool
 }
 
 // Run collects until it is done, the context is cancelled, or the sink fails. A
@@ -142,7 +147,7 @@ func (c *collector) rounds(ctx context.Context) (ended string, err error) {
 		case ctx.Err() != nil:
 			return "cancelled", nil
 		case single || c.opt.For > 0 && from.Sub(c.began) > c.opt.For:
-			return "done", nil
+			return "done", c.holders(ctx, n)
 		}
 		select {
 		case <-ctx.Done():
@@ -173,7 +178,65 @@ type found struct {
 	err error
 }
 
+// ForHolder is the fact that marks a look at a process that was not chosen: others wait
+// for it.
+const ForHolder = "look.for_holder"
+
+// maxHolders bounds the processes that are looked at because others wait for them.
+const maxHolders = 16
+
+// holders looks once at the PHP processes that workers of the last round wait for and
+// that are not among them.
+func (c *collector) holders(ctx context.Context, n int) error {
+	looked := 0
+	for _, pid := range slices.Sorted(maps.Keys(c.awaited)) {
+		chosen := func(id workers.ID) bool { return id.PID == pid }
+		if slices.ContainsFunc(slices.Collect(maps.Keys(c.known)), chosen) || looked == maxHolders || ctx.Err() != nil {
+			continue
+		}
+		list, err := c.finder.Find(ctx, workers.Filter{PIDs: []int{pid}})
+		if err != nil || len(list) != 1 {
+			continue // it has ended
+		}
+		t := &tracked{w: list[0]}
+		var cap *capture.Capture
+		if t.obs, err = c.o.Open(pid); err != nil {
+			continue // it is no PHP, or must not be looked at
+		}
+		if t.obs.Start() == t.w.Start {
+			cap, err = t.obs.Look(ctx)
+		}
+		if err == nil && cap != nil {
+			err = cap.Normalize()
+		}
+		at := c.at(t)
+		if cerr := t.obs.Close(); err != nil || cerr != nil || cap == nil {
+			continue
+		}
+		cap.Facts[ForHolder] = true
+		looked++
+		c.res.Looks++
+		if err := c.sink.Look(&t.w, n, at, cap); err != nil {
+			return err
+		}
+	}
+	if looked == 0 {
+		return nil
+	}
+	return c.sink.Done(n)
+}
+
+// await notes whom a worker waits for.
+func (c *collector) await(facts map[string]any) {
+	for _, name := range []string{"lock.holder_pid", "lock.contended_pid", "fd.held_by", "fd.peer_pid", "child.pid"} {
+		if pid, ok := facts[name].(int64); ok && pid > 0 {
+			c.awaited[int(pid)] = true
+		}
+	}
+}
+
 func (c *collector) round(ctx context.Context, n int) error {
+	c.awaited = make(map[int]bool)
 	todo, err := c.find(ctx, n)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -231,6 +294,7 @@ func (c *collector) take(ctx context.Context, n int, f *found) error {
 	switch {
 	case f.cap != nil && len(f.cap.Events) > 0 && f.err == nil, f.cap != nil && len(f.cap.Events) > 0 && ctx.Err() != nil:
 		c.res.Looks++
+		c.await(f.cap.Facts)
 		return c.sink.Look(&f.t.w, n, f.at, f.cap)
 	case ctx.Err() != nil:
 		return nil

@@ -242,7 +242,7 @@ func TestManyWaitersForOneLockAreKnownToWaitOn(t *testing.T) {
 	hold := script(t, "hold.php", fmt.Sprintf("$f = fopen('%s', 'c');\nflock($f, LOCK_EX);\necho \"ready\\n\"; flush();\nsleep(600);\n", lock))
 	wait := script(t, "wait.php", fmt.Sprintf("$f = fopen('%s', 'c');\necho \"ready\\n\"; flush();\nflock($f, LOCK_EX);\n", lock))
 	p := testphp.FPM(t, testphp.StrippedFPM(t), 9)
-	p.Hang(t, hold, "")
+	holder := p.Hang(t, hold, "")
 	var waiters []int
 	for range 8 {
 		waiters = append(waiters, p.Hang(t, wait, ""))
@@ -256,7 +256,12 @@ func TestManyWaitersForOneLockAreKnownToWaitOn(t *testing.T) {
 		if _, err := Run(context.Background(), observe.New(), opt, s); err != nil {
 			t.Fatal(err)
 		}
-		for pid, c := range s.looks[s.rounds] {
+		// Nobody chose the holder, and it is looked at all the same.
+		if c := s.looks[s.rounds][holder]; c == nil || c.Facts[ForHolder] != true {
+			t.Errorf("%s: the holder: %+v", name, c)
+		}
+		for _, pid := range waiters {
+			c := s.looks[s.rounds][pid]
 			// As rules for locks ask.
 			for fact, least := range map[string]float64{"wait.lasting_s": 0.25, "stack.same_call_s": 0.5} {
 				if v, _ := c.Facts[fact].(float64); v < least {

@@ -30,6 +30,7 @@ func (b *Builder) Model(set *rules.Set, now time.Time) *Model {
 	s.order()
 	s.findings()
 	s.timeline()
+	m.outsiders()
 	m.Summary = m.summary()
 	return m
 }

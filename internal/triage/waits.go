@@ -203,9 +203,33 @@ func what(fs []stack.Frame, running bool) string {
 	return "outside PHP code"
 }
 
+// forHolder reports whether a process was looked at only because others wait for it.
+func forHolder(w *Worker) bool {
+	is, _ := w.Facts["look.for_holder"].(bool)
+	return is && w.Looks == 1
+}
+
+// outsiders notes the processes that nobody chose.
+func (m *Model) outsiders() {
+	var pids []string
+	for i := range m.Workers {
+		if w := &m.Workers[i]; forHolder(w) {
+			pids = append(pids, m.PID(w.Host, w.PID))
+		}
+	}
+	if len(pids) > 0 {
+		m.Notes = append(m.Notes, "not chosen, but looked at once because others wait for it: "+strings.Join(pids, ", "))
+	}
+}
+
 // summary is one sentence on what most workers do, of those that are not healthy.
 func (m *Model) summary() string {
 	n := len(m.Workers)
+	for i := range m.Workers {
+		if forHolder(&m.Workers[i]) {
+			n--
+		}
+	}
 	switch {
 	case n == 0:
 		return "no worker was looked at"
