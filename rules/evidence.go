@@ -72,6 +72,8 @@ var evidence = map[string]struct {
 	"wait.on":        {cel.StringType, "a thread in PHP code that waits for a file descriptor"},
 	"wait.fds":       {cel.IntType, "a thread in PHP code that waits for file descriptors"},
 
+	"fd.peer_pid":       {cel.IntType, "phpwhy collect, of a connection whose other end is on this host"},
+	"fd.peer_cmdline":   {cel.StringType, "phpwhy collect, of a connection whose other end is on this host"},
 	"fd.held_by":        {cel.IntType, howHeld},
 	"fd.holder":         {cel.StringType, howHeld},
 	"fd.held_by_parent": {cel.BoolType, howHeld},

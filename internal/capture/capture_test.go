@@ -86,7 +86,8 @@ func TestReadRefusesWhatItCannotTrust(t *testing.T) {
 		is             error
 	}{
 		{"nothing at all", "", "the file is empty", ErrTruncated},
-		{"another version", `{"schema":"phpwhy/capture/v2","target":{}}` + "\n", `line 1: not a phpwhy/capture/v1 file: its schema is "phpwhy/capture/v2"`, ErrSchema},
+		{"another version", `{"schema":"phpwhy/capture/v2","target":{}}` + "\n", `line 1: is a capture of many processes (phpwhy/capture/v2)`, ErrMany},
+		{"a newer version", `{"schema":"phpwhy/capture/v9","target":{}}` + "\n", `line 1: was written by a newer phpwhy (phpwhy/capture/v9)`, ErrNewer},
 		{"a report", `{"schema":"phpwhy/report/v1","target":{},"findings":[]}` + "\n", `unknown field "findings"`, nil},
 		{"no header", st + facts + end, "the first line has no schema", ErrSchema},
 		{"a header without target", `{"schema":"phpwhy/capture/v1"}` + "\n", "the header has no target", nil},

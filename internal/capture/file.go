@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -26,19 +27,33 @@ type Output struct {
 	z *zstd.Encoder // nil for plain text
 	// within: something was written since the last frame ended.
 	within bool
+	// untouched: nothing was written yet; made: the file was not there before.
+	untouched, made bool
 }
 
 // Create makes or empties the file at path, readable by its owner alone:
 // captures hold URIs and paths. It is compressed when the name ends in ".zst".
 func Create(path string) (*Output, error) {
+	o, err := Prepare(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.begin(); err != nil {
+		return nil, errors.Join(err, o.Close())
+	}
+	return o, nil
+}
+
+// Prepare is Create, which leaves a file that is there as it is until something is
+// written, and leaves none behind if nothing ever is.
+func Prepare(path string) (*Output, error) {
+	_, err := os.Lstat(path)
+	made := errors.Is(err, fs.ErrNotExist)
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := secure(f); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	o := &Output{f: f}
+	o := &Output{f: f, untouched: true, made: made}
 	if strings.HasSuffix(path, suffix) {
 		o.z, err = zstd.NewWriter(f, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault))
 		if err != nil {
@@ -63,8 +78,20 @@ func secure(f *os.File) error {
 	return f.Truncate(0)
 }
 
+// begin empties the file.
+func (o *Output) begin() error {
+	if !o.untouched {
+		return nil
+	}
+	o.untouched = false
+	return secure(o.f)
+}
+
 // Write implements io.Writer.
 func (o *Output) Write(p []byte) (int, error) {
+	if err := o.begin(); err != nil {
+		return 0, err
+	}
 	if o.z != nil {
 		o.within = o.within || len(p) > 0
 		return o.z.Write(p)
@@ -89,7 +116,12 @@ func (o *Output) Flush() error {
 
 // Close ends the compressed stream and closes the file.
 func (o *Output) Close() error {
-	return errors.Join(o.Flush(), o.f.Close())
+	err := errors.Join(o.Flush(), o.f.Close())
+	if o.untouched && o.made {
+		o.made = false
+		err = errors.Join(err, os.Remove(o.f.Name()))
+	}
+	return err
 }
 
 // Open opens the file at path for NewReader or Read, compressed or not: its

@@ -274,7 +274,7 @@ func TestBadLinesAreRefusedWithTheirNumber(t *testing.T) {
 			t.Errorf("%s: %v, want %q", c.lines, errs, c.want)
 		}
 	}
-	if _, errs := records(strings.NewReader(`{"schema":"phpwhy/capture/v9"}` + "\n")); len(errs) != 1 || !errors.Is(errs[0], ErrSchema) {
+	if _, errs := records(strings.NewReader(`{"schema":"phpwhy/capture/v9"}` + "\n")); len(errs) != 1 || !errors.Is(errs[0], ErrNewer) {
 		t.Error(errs)
 	}
 }

@@ -24,8 +24,10 @@ type Stream struct {
 	one  *oneStream
 	n    struct{ binaries, processes, stacks int }
 	open bool // a header was read and no end line since
-	last error
-	next []Record
+	// begun: there was a header.
+	begun bool
+	last  error
+	next  []Record
 }
 
 // NewStream returns a Stream of r, which is not compressed (see Open and Decompress).
@@ -46,7 +48,7 @@ func (s *Stream) Next() (Record, error) {
 			}
 			return Record{}, err
 		}
-		if s.last = s.read(); s.one != nil && errors.Is(s.last, ErrTruncated) {
+		if s.last = s.read(); s.one != nil && s.one.p.c != nil && s.last != nil {
 			s.next, s.one = s.one.cut(), nil
 		}
 	}
@@ -65,12 +67,22 @@ func (s *Stream) read() error {
 		return err
 	}
 	if !whole && !json.Valid(b) {
+		if !s.begun && !begins(b) {
+			return &LineError{s.r.n, ErrSchema}
+		}
 		return &LineError{s.r.n, ErrTruncated}
 	}
 	if err := s.line(b); err != nil {
 		return &LineError{s.r.n, err}
 	}
 	return nil
+}
+
+// begins reports whether a line is the beginning of a header.
+func begins(b []byte) bool {
+	const head = `{"schema":"phpwhy/capture/`
+	n := min(len(b), len(head))
+	return n > 0 && string(b[:n]) == head[:n]
 }
 
 func (s *Stream) line(b []byte) error {
@@ -104,7 +116,10 @@ func (s *Stream) header(b []byte) error {
 		Schema *string `json:"schema"`
 	}
 	if err := json.Unmarshal(b, &h); err != nil {
-		return err
+		if s.begun {
+			return err
+		}
+		return fmt.Errorf("%w: %w", ErrSchema, err)
 	}
 	if h.Schema == nil {
 		return fmt.Errorf("%w: the first line has no schema", ErrSchema)
@@ -114,7 +129,7 @@ func (s *Stream) header(b []byte) error {
 	} else {
 		s.next = s.next[:0]
 	}
-	s.n.binaries, s.n.processes, s.n.stacks, s.open = 0, 0, 0, true
+	s.n.binaries, s.n.processes, s.n.stacks, s.open, s.begun = 0, 0, 0, true, true
 	switch *h.Schema {
 	case SchemaMany:
 		l, err := decodeMany(b)
@@ -137,7 +152,7 @@ func (s *Stream) header(b []byte) error {
 		s.next = append(s.next, Record{Header: &Header{}}, Record{Process: s.one.process()})
 		return nil
 	}
-	return fmt.Errorf("%w: its schema is %q", ErrSchema, *h.Schema)
+	return foreign(*h.Schema)
 }
 
 // record converts a decoded line.

@@ -159,7 +159,7 @@ func (p *parser) header(l *line) error {
 		return fmt.Errorf("%w: the first line has no schema", ErrSchema)
 	}
 	if *l.Schema != Schema {
-		return fmt.Errorf("%w: its schema is %q", ErrSchema, *l.Schema)
+		return foreign(*l.Schema)
 	}
 	if _, err := l.kind(); err != nil {
 		return err

@@ -7,7 +7,10 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,8 +41,9 @@ func newCollect(s streams) *cobra.Command {
 		Short: "Look at many workers at once and say which share a cause",
 		Long: `collect stops each PHP worker once per round, for as long as copying its stack takes and groups the workers by cause and by stack. Without --every and --for it makes one round. Without a choice it takes
 every PHP worker of the host: php-fpm, php, Apache with mod_php, and programs that have PHP inside.
-With -o it also writes what it saw to a file, which "phpwhy report" reads alone or together with other hosts'.
-With --break workers are observed as "phpwhy attach" does, for half a second in each round, four at a time.`,
+With -o it also writes what it saw to a file, which "phpwhy report" reads alone or together with other hosts'. With -o - the
+capture goes to standard output, for another program, and there is no report.
+With --break workers are observed as "phpwhy attach" does, for a second in each round, four at a time.`,
 		Example: "  phpwhy collect\n  phpwhy collect --pool www --every 1s --for 30s -o www.zst\n  phpwhy collect --cgroup 4f5e1c0b9a8d --top",
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context(), s) },
@@ -59,8 +63,11 @@ With --break workers are observed as "phpwhy attach" does, for half a second in 
 	return cmd
 }
 
+// collectEngines are those that --engine takes.
+var collectEngines = []string{"auto", "hwbp", "int3", "syscall"}
+
 // slice is how long one worker is observed in a round with --break.
-const slice = 500 * time.Millisecond
+const slice = time.Second
 
 // everyDefault is the time between rounds when only --for or --top say that
 // there are several.
@@ -73,6 +80,10 @@ func (c *collectFlags) check() error {
 		return usageErrorf("--every and --for must not be negative")
 	case o.Concurrency < 0:
 		return usageErrorf("--concurrency must be at least 1")
+	case !slices.Contains(collectEngines, o.Engine):
+		return usageErrorf("--engine is %s or %s, not %q", strings.Join(collectEngines[:len(collectEngines)-1], ", "), collectEngines[len(collectEngines)-1], o.Engine)
+	case c.out == "-" && c.top:
+		return usageErrorf("--top and -o - both want standard output; name a file")
 	}
 	if (o.For > 0 || c.top) && o.Every == 0 {
 		o.Every = everyDefault
@@ -93,12 +104,17 @@ func (c *collectFlags) run(ctx context.Context, s streams) error {
 		return err
 	}
 	t := &tee{build: triage.NewBuilder()}
-	if c.out != "" {
+	switch c.out {
+	case "":
+	case "-":
+		t.to = s.out
+	default:
 		// Before anything is stopped: a full disk is no reason to have done so.
 		var err error
-		if t.out, err = capture.Create(c.out); err != nil {
+		if t.out, err = capture.Prepare(c.out); err != nil {
 			return usageErrorf("-o: %v", err)
 		}
+		t.to = t.out
 		defer func() { _ = t.out.Close() }()
 	}
 	// Rules are read beside the first round, which is mostly waiting for workers.
@@ -128,7 +144,16 @@ func (c *collectFlags) run(ctx context.Context, s streams) error {
 	if err == nil && t.out != nil {
 		err = t.out.Close()
 	}
+	if err != nil && t.to != nil && errors.Is(err, syscall.ENOSPC) {
+		err = fmt.Errorf("-o %s: %w", c.out, err)
+	}
 	if err != nil && res.Looks == 0 {
+		return err
+	}
+	if c.out == "-" {
+		if err == nil && res.Looks == 0 {
+			err = res.First
+		}
 		return err
 	}
 	rs := loaded()
@@ -155,7 +180,8 @@ type shower interface {
 // tee hands what is collected to the file, the report and the terminal.
 type tee struct {
 	h     capture.Header
-	out   *capture.Output // nil without -o
+	out   *capture.Output // nil without a file
+	to    io.Writer       // out or standard output; nil without -o
 	w     *capture.StreamWriter
 	build *triage.Builder
 	show  shower
@@ -163,8 +189,8 @@ type tee struct {
 
 func (t *tee) Begin(h capture.Header) (err error) {
 	t.h = h
-	if t.out != nil {
-		t.w, err = capture.NewStreamWriter(t.out, h)
+	if t.to != nil {
+		t.w, err = capture.NewStreamWriter(t.to, h)
 	}
 	return err
 }

@@ -308,6 +308,9 @@ func TestCollectAndReportRefuse(t *testing.T) {
 		{[]string{"collect", "--max-pause", "2"}, 2, "--max-pause"},
 		{[]string{"collect", "--every", "-1s"}, 2, "negative"},
 		{[]string{"collect", "4242"}, 2, "no arguments"},
+		{[]string{"collect", "--engine", "foo"}, 2, "--engine is auto"},
+		{[]string{"collect", "--engine", "uprobe", "--break", "mmap"}, 2, "--engine is auto"},
+		{[]string{"collect", "--top", "-o", "-"}, 2, "standard output"},
 		{[]string{"collect", "--top"}, 2, "terminal"},
 		{[]string{"collect", "--pid", "1073741824"}, 3, "no such process"},
 		{[]string{"collect", "--match", "no-such-worker-anywhere"}, 3, "no PHP worker found"},
@@ -315,7 +318,7 @@ func TestCollectAndReportRefuse(t *testing.T) {
 		{[]string{"report"}, 2, "takes captures"},
 		{[]string{"report", "/nosuch"}, 2, "no such file"},
 		{[]string{"report", dir}, 2, "folder"},
-		{[]string{"report", junk}, 2, "no schema"},
+		{[]string{"report", junk}, 2, "junk is no phpwhy capture\n"},
 		{[]string{"report", "--debug-dir", "/nosuch", junk}, 2, "no folder"},
 		{[]string{"schema", "x"}, 2, "capture"},
 	} {

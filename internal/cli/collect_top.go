@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/term"
@@ -28,7 +30,9 @@ type top struct {
 	cancel func()
 	closed sync.Once
 
-	build *triage.Builder // of the present round
+	build *triage.Builder // of the present round: its looks know what lasts since before
+
+	resized chan os.Signal
 
 	mu     sync.Mutex // guards what follows
 	model  *triage.Model
@@ -59,11 +63,23 @@ func newTop(s streams, set *rules.Set, cancel func()) (*top, error) {
 	t := &top{out: out, in: in, state: state, set: set, cancel: cancel, sort: 'w', build: triage.NewBuilder()}
 	fmt.Fprint(out, enterScreen)
 	go t.keys()
+	// Also while it is paused: a terminal that was made larger shows nothing new by itself.
+	t.resized = make(chan os.Signal, 1)
+	signal.Notify(t.resized, syscall.SIGWINCH)
+	go func() {
+		for range t.resized {
+			t.mu.Lock()
+			t.draw()
+			t.mu.Unlock()
+		}
+	}()
 	return t, nil
 }
 
 func (t *top) close() {
 	t.closed.Do(func() {
+		signal.Stop(t.resized)
+		close(t.resized)
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.model = nil
@@ -145,7 +161,15 @@ func (t *top) draw() {
 	drawTop(t.out, t.model, t.n, t.sort, t.paused != nil, width, height)
 }
 
-// drawTop writes the table, one line per group.
+// The columns of the table but for the last: numbers, ages and causes.
+const (
+	workersWidth, ageWidth = 7, 8
+	causeWidth             = 22 // the longest of the built-in rules
+	narrow                 = 60 // below it the cause goes with what they do
+)
+
+// drawTop writes the table, one line per group. Where a line is too narrow its middle is
+// left out: it begins with what they wait for and ends with the place in the code.
 func drawTop(w io.Writer, m *triage.Model, round int, by byte, paused bool, width, height int) {
 	var b strings.Builder
 	line := func(format string, args ...any) {
@@ -158,32 +182,45 @@ func drawTop(w io.Writer, m *triage.Model, round int, by byte, paused bool, widt
 	if paused {
 		state = "PAUSED, p: go on"
 	}
-	line("phpwhy: round %d, %d workers   sort by w: workers, a: request age, c: cause   %s   q: end", round, len(m.Workers), state)
-	line("%s", m.Summary)
+	keys := "sort w: workers, a: age, c: cause  " + state + "  q: end"
+	head := fmt.Sprintf("round %d, %d workers  ", round, len(m.Workers))
+	if len(head)+len(keys) > width { // keys matter more than the count
+		head = fmt.Sprintf("%d  ", round)
+	}
+	line("%s%s", head, keys)
+	line("%s", middle(m.Summary, width))
 	line(" ")
-	line("%7s  %8s  %-26s %s", "workers", "age", "cause", "what they do")
-	groups := slices.Clone(m.Groups)
-	age := func(g *triage.Group) int64 {
-		if g.Ages == nil {
-			return -1
+	mark := func(key byte, title string) string {
+		if key == by {
+			return title + "▼"
 		}
-		return g.Ages.Max
+		return title
 	}
-	switch by {
-	case 'a':
-		slices.SortStableFunc(groups, func(a, b triage.Group) int { return cmp.Compare(age(&b), age(&a)) })
-	case 'c':
-		slices.SortStableFunc(groups, func(a, b triage.Group) int { return cmp.Compare(a.Rule, b.Rule) })
+	cause := causeWidth
+	if width < narrow {
+		cause = 0
 	}
-	const head = 5
+	row := func(n, age, rule, what string) {
+		if cause == 0 {
+			if rule != "" && rule != "-" {
+				what = rule + " " + what
+			}
+			line("%*s %*s  %s", workersWidth+1, n, ageWidth, age, middle(what, width-workersWidth-ageWidth-4))
+			return
+		}
+		line("%*s %*s  %-*s %s", workersWidth+1, n, ageWidth, age, cause, rule, middle(what, width-workersWidth-ageWidth-cause-5))
+	}
+	row(mark('w', "workers"), mark('a', "age"), mark('c', "cause"), "what they do")
+	groups := sortedGroups(m, by)
+	const above = 5
 	for i := range groups {
-		if i >= height-head-1 {
+		if i >= height-above-1 {
 			line("and %d more groups", len(groups)-i)
 			break
 		}
 		g := &groups[i]
 		old := "-"
-		if a := age(g); a >= 0 {
+		if a := oldest(g); a >= 0 {
 			old = (time.Duration(a) * time.Millisecond).Truncate(100 * time.Millisecond).String()
 		}
 		what := g.Title
@@ -193,8 +230,42 @@ func drawTop(w io.Writer, m *triage.Model, round int, by byte, paused bool, widt
 		if g.Site.File != "" {
 			what += fmt.Sprintf("; at %s:%d", g.Site.File, g.Site.Line)
 		}
-		line("%7d  %8s  %-26s %s", len(g.Workers), old, cmp.Or(g.Rule, "-"), what)
+		row(fmt.Sprint(len(g.Workers)), old, cmp.Or(g.Rule, "-"), what)
 	}
 	b.WriteString(clearBelow)
 	fmt.Fprint(w, b.String())
+}
+
+// oldest is the age of a group's oldest request, -1 without any.
+func oldest(g *triage.Group) int64 {
+	if g.Ages == nil {
+		return -1
+	}
+	return g.Ages.Max
+}
+
+// sortedGroups are the groups by number of workers, by age, or as the report has
+// them: causes first.
+func sortedGroups(m *triage.Model, by byte) []triage.Group {
+	groups := slices.Clone(m.Groups)
+	slices.SortStableFunc(groups, func(a, b triage.Group) int {
+		switch by {
+		case 'a':
+			return cmp.Compare(oldest(&b), oldest(&a))
+		case 'c':
+			return cmp.Or(cmp.Compare(a.Rank(), b.Rank()), cmp.Compare(len(b.Workers), len(a.Workers)))
+		}
+		return cmp.Compare(len(b.Workers), len(a.Workers))
+	})
+	return groups
+}
+
+// middle shortens a text to a width by leaving out its middle.
+func middle(s string, width int) string {
+	r := []rune(s)
+	if len(r) <= width || width < 1 {
+		return s
+	}
+	tail := (width - 1) / 2
+	return string(r[:width-1-tail]) + "…" + string(r[len(r)-tail:])
 }

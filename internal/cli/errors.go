@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os/exec"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +26,13 @@ func (e *usageError) Error() string {
 
 func (e *usageError) Unwrap() error { return e.err }
 
+// dataError is a file that can't be read as what it should be. The command line
+// makes sense.
+type dataError struct{ err error }
+
+func (e *dataError) Error() string { return e.err.Error() }
+func (e *dataError) Unwrap() error { return e.err }
+
 func usageErrorf(format string, args ...any) error {
 	return &usageError{fmt.Errorf(format, args...)}
 }
@@ -32,13 +40,14 @@ func usageErrorf(format string, args ...any) error {
 // exitCode maps an error to the contract's exit codes.
 func exitCode(err error) int {
 	var usage *usageError
+	var data *dataError
 	var unsupported *zend.UnsupportedError
 	var failed *checkError
 	var start *exec.Error // of a command that is no program
 	switch {
 	case errors.As(err, &failed):
 		return failed.code
-	case errors.As(err, &usage), errors.As(err, &start), errors.Is(err, fs.ErrNotExist) && !errors.Is(err, proc.ErrNoProcess):
+	case errors.As(err, &usage), errors.As(err, &data), errors.As(err, &start), errors.Is(err, syscall.ENOSPC), errors.Is(err, fs.ErrNotExist) && !errors.Is(err, proc.ErrNoProcess):
 		return exitUsage
 	case errors.Is(err, proc.ErrPermission), errors.Is(err, ptrace.ErrTraced), errors.Is(err, ptrace.ErrUnsupported),
 		errors.Is(err, perf.ErrNoUprobes), errors.Is(err, perf.ErrArch), errors.Is(err, perf.ErrNoProgram):

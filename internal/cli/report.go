@@ -99,7 +99,10 @@ func (r *reportFlags) model(s streams, args []string) (*triage.Model, []series.S
 			}
 			// One bad file spoils no other.
 			fmt.Fprintf(s.err, "phpwhy: %s\n", oneLine(err))
-			continue
+			var damaged *triage.DamagedError
+			if !errors.As(err, &damaged) {
+				continue
+			}
 		}
 		read++
 	}
@@ -151,11 +154,11 @@ func readMany(b *triage.Builder, over *series.Builder, name string, stdin io.Rea
 		r, err = capture.Open(name)
 	}
 	if err != nil {
-		return &usageError{err}
+		return &dataError{err}
 	}
 	defer r.Close()
 	if err := b.Read(name, lookedAt(capture.NewStream(r), over)); err != nil {
-		return &usageError{err}
+		return &dataError{err}
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -89,7 +90,9 @@ func coverage(s streams, f *rulesFlags, args []string) error {
 	for _, p := range sorted(paths) {
 		in, err := readInput(p, nil)
 		if err == nil {
-			err = r.add(set, in)
+			for _, one := range in.workers() {
+				err = errors.Join(err, r.add(set, one))
+			}
 		}
 		if err != nil {
 			r.Unreadable = append(r.Unreadable, oneLine(err))

@@ -14,25 +14,27 @@ import (
 
 func newRulesExplain(s streams) *cobra.Command {
 	var f rulesFlags
+	var pid int
 	cmd := &cobra.Command{
 		Use:   "explain RULE CAPTURE|-",
 		Short: "Say how far a rule got on a capture",
 		Long: `explain says of each condition of a rule whether it holds on a capture, of each
 alternative which frame line stopped it at which frame, of each expression the
-values of its names, and which other rules came nearest.`,
+values of its names, and which other rules came nearest. Of a capture of many workers --pid chooses one.`,
 		Example: "  phpwhy rules explain mem.string-concat hang.jsonl.zst",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := f.check(); err != nil {
 				return err
 			}
-			return explain(s, &f, args)
+			return explain(s, &f, args, pid)
 		},
 	}
 	f.flags(cmd, "text", "json")
+	cmd.Flags().IntVar(&pid, "pid", 0, "the worker, where the capture has several")
 	return cmd
 }
 
-func explain(s streams, f *rulesFlags, args []string) error {
+func explain(s streams, f *rulesFlags, args []string, pid int) error {
 	if len(args) != 2 {
 		return usageErrorf("explain takes a rule's id and a capture")
 	}
@@ -42,7 +44,7 @@ func explain(s streams, f *rulesFlags, args []string) error {
 			printf(s.err, "phpwhy: rule skipped: %s", p)
 		}
 	}
-	in, err := readInput(args[1], s.in)
+	in, err := readOne(args[1], s.in, pid)
 	if err != nil {
 		return err
 	}

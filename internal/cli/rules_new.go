@@ -20,6 +20,7 @@ type newFlags struct {
 	title string
 	dir   string
 	force bool
+	pid   int
 }
 
 func newRulesNew(s streams) *cobra.Command {
@@ -29,7 +30,7 @@ func newRulesNew(s streams) *cobra.Command {
 		Short: "Write a rule and its test from a capture or a pasted backtrace",
 		Long: `new writes ID.yaml, ID.test.yaml and a copy of the capture to a folder. The rule
 keeps the frames that most stacks begin with, down to where every PHP process
-looks the same, and matches at once; --not names captures that it must not match.
+looks the same, and matches at once; --not names captures that it must not match, with none of their workers.
 From standard input it also takes what gdb (bt), eu-stack or strace -k print.`,
 		Example: "  phpwhy rules new --from hang.jsonl.zst --not healthy.jsonl.zst --id my.report-loop -o rules\n  gdb -p 4242 -batch -ex bt | phpwhy rules new --from - --id my.report-loop -o rules",
 		Args:    noArgs,
@@ -43,6 +44,7 @@ From standard input it also takes what gdb (bt), eu-stack or strace -k print.`,
 	f.flags(cmd, "text", "json")
 	fl := cmd.Flags()
 	fl.StringVar(&f.from, "from", "", "the capture, or - for text on standard input")
+	fl.IntVar(&f.pid, "pid", 0, "the worker, where the capture of --from has several")
 	fl.StringArrayVar(&f.not, "not", nil, "a capture that the rule must not match (may be repeated)")
 	fl.StringVar(&f.id, "id", "", "the rule's id; otherwise made from the frames")
 	fl.StringVar(&f.title, "title", "", "the rule's title")
@@ -65,7 +67,7 @@ func makeRule(s streams, f *newFlags) error {
 	if f.from == "" {
 		return usageErrorf("--from is missing: name a capture, or - for a backtrace on standard input")
 	}
-	in, err := readInput(f.from, s.in)
+	in, err := readOne(f.from, s.in, f.pid)
 	if err != nil {
 		return err
 	}
@@ -76,8 +78,10 @@ func makeRule(s streams, f *newFlags) error {
 		if err != nil {
 			return err
 		}
-		nots = append(nots, not)
-		opt.Not = append(opt.Not, not.observe())
+		for _, one := range not.workers() {
+			nots = append(nots, one)
+			opt.Not = append(opt.Not, one.observe())
+		}
 	}
 	o := in.observe()
 	d, err := rules.MakeDraft(o, opt)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"os/exec"
@@ -234,6 +235,19 @@ func (w *watchFlags) run(ctx context.Context, s streams) error {
 	if len(w.command) > 0 {
 		o.Command = &daemon.Command{Args: w.command, For: w.execTimeout, Errs: s.err}
 	}
+	// A reader that leaves (| head -1) must not kill a program that may be stopping a
+	// worker. With nobody else to tell there is no more to do.
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGPIPE)
+	defer signal.Stop(broken)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if w.out == "" && w.listen == "" && len(w.command) == 0 {
+		o.Out = &untilClosed{w: s.out, end: func() {
+			log.line("nobody reads the findings any more")
+			cancel()
+		}}
+	}
 	o.Find = w.which.finder(log.line)
 	// No MakeWay here: when the host is short of processors, it must get its turn.
 	modest(proc.Tracing())
@@ -249,6 +263,20 @@ func (w *watchFlags) run(ctx context.Context, s streams) error {
 		return nil
 	}
 	return err
+}
+
+// untilClosed is an output whose reader may leave, which ends the watch.
+type untilClosed struct {
+	w   io.Writer
+	end func()
+}
+
+func (u *untilClosed) Write(p []byte) (int, error) {
+	n, err := u.w.Write(p)
+	if errors.Is(err, syscall.EPIPE) {
+		u.end()
+	}
+	return n, err
 }
 
 // wire connects the daemon with the observer and the rules.

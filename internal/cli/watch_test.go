@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -424,5 +425,32 @@ func TestWatchRefusesNonsense(t *testing.T) {
 		if r.code != 2 || r.out != "" || strings.Count(r.err, "\n") != 1 {
 			t.Errorf("%q: exit code %d, %q, %q", args, r.code, r.out, r.err)
 		}
+	}
+}
+
+// phpwhy watch | head -1
+func TestAWatchEndsWhenItsReaderLeaves(t *testing.T) {
+	quiet(t)
+	w := testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "cpu.php-loop.php"))
+	c := exec.Command(phpwhy(t), "watch", "--every", "100ms", "--during", "200ms", "--observe", "200ms", "--cooldown", "300ms",
+		"--max-per-hour", "0", "--pause-budget", "100%", "--for", "60s", "--pid", fmt.Sprint(w.PID))
+	r, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var errs bytes.Buffer
+	c.Stdout, c.Stderr = out, &errs
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = out.Close()
+	_, err = bufio.NewReader(r).ReadString('\n')
+	_ = r.Close()
+	began := time.Now()
+	if werr := c.Wait(); err != nil || werr != nil || time.Since(began) > 45*time.Second || !strings.Contains(errs.String(), "nobody reads the findings") {
+		t.Errorf("%v, ended %v after %v: %s", err, werr, time.Since(began), errs.String())
+	}
+	if st := testphp.State(t, w.PID); st != "R" {
+		t.Errorf("the worker is left in state %s", st)
 	}
 }

@@ -3,7 +3,8 @@
 // Contract: a worker is stopped once per round, by the same short stop as dump's.
 // As many as Options.Concurrency may stand still at a time: a busy worker on a busy
 // host takes a while to notice that it is to stop, and these times overlap. A worker
-// that can't be looked at fails alone. Whatever ends a collection, what was seen
+// that can't be looked at fails alone. Behind the last round the PHP processes that
+// workers wait for are looked at once, too, if they are not among them. Whatever ends a collection, what was seen
 // until then has been handed over.
 //
 // Hazard: workers come, go and give their pids to others while this runs; one is
@@ -15,8 +16,10 @@ package collect
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -88,6 +91,8 @@ type collector struct {
 	began  time.Time
 	res    Result
 	failed map[int]bool // pids without a process that were reported
+	// awaited are the processes that the workers of the present round wait for.
+	awaited map[int]bool
 }
 
 // Run collects until it is done, the context is cancelled, or the sink fails. A
@@ -128,28 +133,41 @@ func (c *collector) close() {
 
 func (c *collector) rounds(ctx context.Context) (ended string, err error) {
 	single := c.opt.Every <= 0 && c.opt.For <= 0
+	// Rounds begin at times that were planned, however long the one before took; one
+	// that took longer than Every is followed at once.
+	from := c.began
 	for n := 1; ; n++ {
-		from := time.Now()
 		if err := c.round(ctx, n); err != nil {
 			return "", err
+		}
+		if from = from.Add(c.opt.Every); time.Since(from) > 0 {
+			from = time.Now()
 		}
 		switch {
 		case ctx.Err() != nil:
 			return "cancelled", nil
-		case single || c.opt.For > 0 && time.Since(c.began)+c.opt.Every > c.opt.For:
-			return "done", nil
+		case single || c.opt.For > 0 && from.Sub(c.began) > c.opt.For:
+			return "done", c.holders(ctx, n)
 		}
 		select {
 		case <-ctx.Done():
 			return "cancelled", nil
-		case <-time.After(time.Until(from.Add(c.opt.Every))):
+		case <-time.After(time.Until(from)):
 		}
 		if c.opt.Hold != nil {
 			if c.opt.Hold(ctx); ctx.Err() != nil {
 				return "cancelled", nil
 			}
+			from = maxTime(from, time.Now())
 		}
 	}
+}
+
+func maxTime(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // found is one worker's part of a round.
@@ -160,7 +178,65 @@ type found struct {
 	err error
 }
 
+// ForHolder is the fact that marks a look at a process that was not chosen: others wait
+// for it.
+const ForHolder = "look.for_holder"
+
+// maxHolders bounds the processes that are looked at because others wait for them.
+const maxHolders = 16
+
+// holders looks once at the PHP processes that workers of the last round wait for and
+// that are not among them.
+func (c *collector) holders(ctx context.Context, n int) error {
+	looked := 0
+	for _, pid := range slices.Sorted(maps.Keys(c.awaited)) {
+		chosen := func(id workers.ID) bool { return id.PID == pid }
+		if slices.ContainsFunc(slices.Collect(maps.Keys(c.known)), chosen) || looked == maxHolders || ctx.Err() != nil {
+			continue
+		}
+		list, err := c.finder.Find(ctx, workers.Filter{PIDs: []int{pid}})
+		if err != nil || len(list) != 1 {
+			continue // it has ended
+		}
+		t := &tracked{w: list[0]}
+		var cap *capture.Capture
+		if t.obs, err = c.o.Open(pid); err != nil {
+			continue // it is no PHP, or must not be looked at
+		}
+		if t.obs.Start() == t.w.Start {
+			cap, err = t.obs.Look(ctx)
+		}
+		if err == nil && cap != nil {
+			err = cap.Normalize()
+		}
+		at := c.at(t)
+		if cerr := t.obs.Close(); err != nil || cerr != nil || cap == nil {
+			continue
+		}
+		cap.Facts[ForHolder] = true
+		looked++
+		c.res.Looks++
+		if err := c.sink.Look(&t.w, n, at, cap); err != nil {
+			return err
+		}
+	}
+	if looked == 0 {
+		return nil
+	}
+	return c.sink.Done(n)
+}
+
+// await notes whom a worker waits for.
+func (c *collector) await(facts map[string]any) {
+	for _, name := range []string{"lock.holder_pid", "lock.contended_pid", "fd.held_by", "fd.peer_pid", "child.pid"} {
+		if pid, ok := facts[name].(int64); ok && pid > 0 {
+			c.awaited[int(pid)] = true
+		}
+	}
+}
+
 func (c *collector) round(ctx context.Context, n int) error {
+	c.awaited = make(map[int]bool)
 	todo, err := c.find(ctx, n)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -218,6 +294,7 @@ func (c *collector) take(ctx context.Context, n int, f *found) error {
 	switch {
 	case f.cap != nil && len(f.cap.Events) > 0 && f.err == nil, f.cap != nil && len(f.cap.Events) > 0 && ctx.Err() != nil:
 		c.res.Looks++
+		c.await(f.cap.Facts)
 		return c.sink.Look(&f.t.w, n, f.at, f.cap)
 	case ctx.Err() != nil:
 		return nil
@@ -322,10 +399,9 @@ func (c *collector) look(ctx context.Context, t *tracked) (*capture.Capture, tim
 		}
 		t.obs = obs
 	}
-	at := time.Since(c.began)
 	if len(c.opt.Break) == 0 {
 		cap, err := t.obs.Look(ctx)
-		return cap, at, err
+		return cap, c.at(t), err
 	}
 	opt := observe.Defaults()
 	opt.Break, opt.For, opt.Stops = c.opt.Break, c.opt.Slice, 0
@@ -334,8 +410,11 @@ func (c *collector) look(ctx context.Context, t *tracked) (*capture.Capture, tim
 		opt.Engine = c.opt.Engine
 	}
 	cap, err := t.obs.Observe(ctx, opt)
-	return cap, at, err
+	return cap, c.at(t), err
 }
+
+// at is when the latest look at a worker began, since the collection did.
+func (c *collector) at(t *tracked) time.Duration { return max(0, t.obs.Began().Sub(c.began)) }
 
 // breakSideBySide is how many workers are observed at breakpoints at a time. Each
 // takes some memory for stops that wait to be read.

@@ -221,3 +221,53 @@ func TestMain(m *testing.M) {
 	runtime.GOMAXPROCS(runtime.NumCPU() + 2)
 	os.Exit(m.Run())
 }
+
+func TestRoundsBeginAsPlannedHoweverLongTheyTake(t *testing.T) {
+	w := testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "sleep.php"))
+	o, opt := observe.New(), Options{Filter: workers.Filter{PIDs: []int{w.PID}}}
+	if _, err := Run(context.Background(), o, opt, newSeen()); err != nil { // reads its files
+		t.Fatal(err)
+	}
+	s := newSeen()
+	s.during = func(int) { time.Sleep(100 * time.Millisecond) }
+	opt.Every, opt.For = 500*time.Millisecond, 1500*time.Millisecond
+	if _, err := Run(context.Background(), o, opt, s); err != nil || s.rounds != 4 {
+		t.Errorf("%v: %d rounds, want those at 0, 0.5, 1 and 1.5 s", err, s.rounds)
+	}
+}
+
+// Workers that wait for one lock wake each other in the kernel when they are stopped.
+func TestManyWaitersForOneLockAreKnownToWaitOn(t *testing.T) {
+	lock := filepath.Join(t.TempDir(), "a.lock")
+	hold := script(t, "hold.php", fmt.Sprintf("$f = fopen('%s', 'c');\nflock($f, LOCK_EX);\necho \"ready\\n\"; flush();\nsleep(600);\n", lock))
+	wait := script(t, "wait.php", fmt.Sprintf("$f = fopen('%s', 'c');\necho \"ready\\n\"; flush();\nflock($f, LOCK_EX);\n", lock))
+	p := testphp.FPM(t, testphp.StrippedFPM(t), 9)
+	holder := p.Hang(t, hold, "")
+	var waiters []int
+	for range 8 {
+		waiters = append(waiters, p.Hang(t, wait, ""))
+	}
+	for name, opt := range map[string]Options{
+		"looks":       {Every: 200 * time.Millisecond, For: 2 * time.Second},
+		"breakpoints": {Break: []string{"mmap"}, Slice: time.Second, MaxPause: 0.2},
+	} {
+		opt.Filter.PIDs = waiters
+		s := newSeen()
+		if _, err := Run(context.Background(), observe.New(), opt, s); err != nil {
+			t.Fatal(err)
+		}
+		// Nobody chose the holder, and it is looked at all the same.
+		if c := s.looks[s.rounds][holder]; c == nil || c.Facts[ForHolder] != true {
+			t.Errorf("%s: the holder: %+v", name, c)
+		}
+		for _, pid := range waiters {
+			c := s.looks[s.rounds][pid]
+			// As rules for locks ask.
+			for fact, least := range map[string]float64{"wait.lasting_s": 0.25, "stack.same_call_s": 0.5} {
+				if v, _ := c.Facts[fact].(float64); v < least {
+					t.Errorf("%s: %s of %d is %v", name, fact, pid, c.Facts[fact])
+				}
+			}
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
+	"github.com/phpwhy/phpwhy/internal/stack"
 	"github.com/phpwhy/phpwhy/internal/target"
 )
 
@@ -51,7 +52,7 @@ func (s *session) core(ctx context.Context, c *target.Core) (*capture.Capture, e
 		s.copy(snap, dumpStack)
 		snaps = append(snaps, snap)
 	}
-	s.readAll(snaps, func(*target.Snapshot) {})
+	s.readAll(snaps, func(*target.Snapshot, *stack.Stack, *walked) {})
 	s.describe()
 	if c.Signal.Number != 0 {
 		s.note("it was ended by %s", c.Signal.Describe())

@@ -3,6 +3,7 @@ package observe
 import (
 	"context"
 	"runtime"
+	"time"
 
 	"github.com/phpwhy/phpwhy/internal/capture"
 	"github.com/phpwhy/phpwhy/internal/proc"
@@ -50,8 +51,15 @@ func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 	var snaps []*target.Snapshot
 	spare := s.rehearsed()
 	s.facts.wchan = s.live.Wchan(s.live.PID)
+	if s.follow != nil {
+		s.follow.begin(s)
+	}
 	undisturbed := quiet()
+	s.began = time.Now()
 	paused, err := ptrace.Freeze(ctx, s.live.PID, func(ts []ptrace.ThreadStop) error {
+		if s.follow != nil {
+			s.follow.at = time.Since(s.follow.began)
+		}
 		for i := range ts {
 			if ts[i].Err != nil {
 				s.note("thread %d has no stack: %v", ts[i].TID, ts[i].Err)
@@ -63,6 +71,9 @@ func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 			}
 			snap.TID, snap.Regs = ts[i].TID, ts[i].Regs
 			s.copy(snap, dumpStack)
+			if s.follow != nil {
+				s.follow.stopped(snap.TID)
+			}
 			snaps = append(snaps, snap)
 		}
 		return nil
@@ -73,27 +84,39 @@ func (s *session) dump(ctx context.Context) (*capture.Capture, error) {
 		return nil, meanwhile(s.live, err)
 	}
 	s.facts.frozen = runtime.GOARCH == "amd64" // see proc.CallAt
-	s.readAll(snaps, func(snap *target.Snapshot) {
-		if c, err := proc.CallAt(&snap.Regs); err == nil {
+	s.readAll(snaps, func(snap *target.Snapshot, st *stack.Stack, z *walked) {
+		c, err := proc.CallAt(&snap.Regs)
+		if err == nil && s.facts.in == nil {
+			s.facts.in, s.facts.inTID = &c, snap.TID
+		}
+		switch {
+		case s.follow != nil:
+			s.follow.see(s, snap, st, z)
+		case err == nil:
 			s.pipe.waits.once(s.live, c)
-			if s.facts.in == nil {
-				s.facts.in, s.facts.inTID = &c, snap.TID
-			}
 		}
 	})
+	if s.follow != nil {
+		s.follow.end(s.pipe)
+	}
 	s.describe()
 	s.cap.Observation.Engine = "none"
 	s.cap.Observation.Ended = "dump"
 	s.cap.Observation.PausedUSTotal = paused.Microseconds()
 	s.cap.Observation.PausedUSMax = paused.Microseconds()
 	s.pipe.into(&s.cap)
-	s.facts.end(s, s.ran())
+	s.facts.end(s, s.ran(), s.follow != nil && s.follow.looks > 1)
+	if f := s.follow; f != nil {
+		if d, ok := f.unchanged(&s.cap); ok {
+			s.cap.Facts["stack.unchanged_s"] = d.Seconds()
+		}
+	}
 	return &s.cap, nil
 }
 
 // readAll turns what was copied of every thread at one instant into events, and
 // shows those that PHP runs in.
-func (s *session) readAll(snaps []*target.Snapshot, php func(*target.Snapshot)) {
+func (s *session) readAll(snaps []*target.Snapshot, php func(*target.Snapshot, *stack.Stack, *walked)) {
 	traces := make([]symbolize.Trace, len(snaps))
 	walks := make([]symbolize.Walk, len(snaps))
 	running, renewed := false, false
@@ -114,9 +137,11 @@ func (s *session) readAll(snaps []*target.Snapshot, php func(*target.Snapshot)) 
 	}
 	for i, snap := range snaps {
 		withPHP := runsPHP(&traces[i]) || !running && snap.TID == s.pid
-		s.pipe.add(capture.Event{Kind: capture.Sample, TID: snap.TID}, s.join(snap, &traces[i], withPHP))
+		rd := reading{img: s.image(), trace: traces[i]}
+		st := s.joined(snap, &rd, nil, withPHP)
+		s.pipe.add(capture.Event{Kind: capture.Sample, TID: snap.TID}, st)
 		if withPHP {
-			php(snap)
+			php(snap, &st, rd.php)
 		}
 	}
 }

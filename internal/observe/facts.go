@@ -53,8 +53,9 @@ func (f *facts) begin(l *target.Live) {
 	f.wchan = l.Wchan(l.PID)
 }
 
-// end fills in the facts. ran is for how long the process could run.
-func (f *facts) end(s *session, ran time.Duration) {
+// end fills in the facts. ran is for how long the process could run; several says that
+// threads were seen more than once, so that what lasts could show.
+func (f *facts) end(s *session, ran time.Duration, several bool) {
 	l, c, rt, th := s.live, &s.cap, s.runtime(), s.thread()
 	m := make(map[string]any)
 	v, err := f.now(l, ran)
@@ -89,10 +90,10 @@ func (f *facts) end(s *session, ran time.Duration) {
 	if s.pipe.same.called {
 		m["stack.arg_bytes"] = int64(s.pipe.same.longest)
 	}
-	if s.pipe.same.seen && c.Observation.Samples > 1 && !rt.Layout.PHP5 {
+	if s.pipe.same.seen && several && !rt.Layout.PHP5 {
 		m["stack.same_call_s"] = s.pipe.same.most.Seconds()
 	}
-	s.pipe.waits.into(m, c.Observation.Samples > 1)
+	s.pipe.waits.into(m, several)
 	s.holderFacts(m)
 	if n, err := l.RSS(); err == nil {
 		m["proc.rss"] = int64(min(n, math.MaxInt64))

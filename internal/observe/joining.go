@@ -67,20 +67,15 @@ func (s *session) thread() *zend.Thread {
 	return th
 }
 
-// join merges a thread's native frames with PHP's, which belong to it only if
-// withPHP says so, or, where every thread has its own, if it has any.
-func (s *session) join(snap *target.Snapshot, t *symbolize.Trace, withPHP bool) stack.Stack {
-	return s.joined(snap, &reading{img: s.image(), trace: *t}, nil, withPHP)
-}
-
 // walked are a thread's PHP frames as they were read.
 type walked struct {
 	th     *zend.Thread
 	frames []zend.Frame
 }
 
-// joined is join, which leaves PHP's frames as they were read in rd. What it
-// reads is recorded, if rec is not nil.
+// joined merges a thread's native frames with PHP's, which belong to it only if
+// withPHP says so, or, where every thread has its own, if it has any. It leaves PHP's
+// frames as they were read in rd. What it reads is recorded, if rec is not nil.
 func (s *session) joined(snap *target.Snapshot, rd *reading, rec *recorder, withPHP bool) stack.Stack {
 	r := rec.over(snap)
 	in := s.natives(rd.img, &rd.trace)

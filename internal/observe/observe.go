@@ -64,6 +64,7 @@ type Observer struct {
 	cache   *symbolize.Cache
 	structs structs
 	locks   proc.Locks
+	peers   proc.Peers
 	spare   spares
 }
 

@@ -89,7 +89,7 @@ type pipeline struct {
 }
 
 func newPipeline(s *session) *pipeline {
-	return &pipeline{s: s, limit: firstStack, recalls: make(map[place][]*recipe)}
+	return &pipeline{s: s, limit: firstStack, recalls: make(map[place][]*recipe), waits: waitTracker{locks: s.locks}}
 }
 
 // fill makes the snapshots, each as large as the first turned out to be: a

@@ -41,7 +41,7 @@ func BenchmarkStop(b *testing.B) {
 	b.Run("read", func(b *testing.B) {
 		for b.Loop() {
 			t := s.unwind(snap)
-			s.pipe.stacks.add(s.join(snap, &t, true))
+			s.pipe.stacks.add(s.joined(snap, &reading{img: s.image(), trace: t}, nil, true))
 		}
 	})
 }

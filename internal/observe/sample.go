@@ -82,7 +82,7 @@ func (s *session) sample(ctx context.Context) (*capture.Capture, error) {
 	s.cap.Observation.Engine = "none"
 	s.cap.Observation.Ended = "dump"
 	s.pipe.into(&s.cap)
-	s.facts.end(s, 0)
+	s.facts.end(s, 0, false)
 	return &s.cap, nil
 }
 

@@ -46,6 +46,7 @@ type session struct {
 	cache *symbolize.Cache
 	known *structs
 	locks *proc.Locks
+	peers *proc.Peers
 	php   symbolize.MappedModule // the module with the Zend engine
 
 	mu  sync.Mutex // guards img, which is made anew when modules are loaded
@@ -62,10 +63,13 @@ type session struct {
 	leads  map[int]remote.Addr
 	lead   remote.Addr
 
-	pipe   *pipeline
-	look   *looker
-	facts  facts
-	since  time.Time   // when facts began to count; zero for a single look
+	pipe  *pipeline
+	look  *looker
+	facts facts
+	since time.Time // when facts began to count; zero for a single look
+	began time.Time // when the worker was about to be stopped
+	// follow is what is kept between a Worker's looks; nil for a single one.
+	follow *following
 	spare  *spares     // nil for a single look
 	boards boardFinder // of php-fpm
 	cap    capture.Capture
@@ -114,7 +118,7 @@ func meanwhile(live *target.Live, err error) error {
 
 // recognise finds the modules of a session.
 func (o *Observer) recognise(s *session, maps remote.Mappings) error {
-	s.cache, s.known, s.locks, s.look = o.cache, &o.structs, &o.locks, newLooker(o.Look)
+	s.cache, s.known, s.locks, s.peers, s.look = o.cache, &o.structs, &o.locks, &o.peers, newLooker(o.Look)
 	s.img = s.newImage(maps)
 	var err error
 	if s.php, err = s.findPHP(s.img); err != nil {
@@ -361,7 +365,7 @@ func (s *session) finish(res ptrace.Result, err error) (*capture.Capture, error)
 		}
 	}
 	s.pipe.into(&s.cap)
-	s.facts.end(s, res.Duration-res.PausedTotal)
+	s.facts.end(s, res.Duration-res.PausedTotal, s.cap.Observation.Samples > 1)
 	return &s.cap, err
 }
 

@@ -26,6 +26,8 @@ const (
 	// perStop is by how much a thread's count of switches grows from one sample
 	// to the next while one wait lasts: to the stop, and back to the wait.
 	perStop = 2
+	// perOther is by how much more for each other one that waits for the same lock.
+	perOther = 2
 	// maxCounted bounds the threads whose switches are counted.
 	maxCounted = 256
 )
@@ -38,26 +40,33 @@ type waitTracker struct {
 	// counters belong to the tracer's thread until the observation is over. nil
 	// is a thread that can't be counted.
 	counters map[int]*proc.Switches
+	// locks are asked for what a thread waits for in flock(2) and the like; nil
+	// knows of none.
+	locks *proc.Locks
 }
 
 // count reads a thread's count of switches while it stands still. ok is false
 // when it is not known.
 func (w *waitTracker) count(p *proc.Process, tid int) (n uint64, ok bool) {
-	s, seen := w.counters[tid]
-	if !seen {
-		if len(w.counters) == maxCounted {
-			return 0, false
-		}
-		if w.counters == nil {
-			w.counters = make(map[int]*proc.Switches)
-		}
-		s, _ = p.Switches(tid)
-		w.counters[tid] = s
-	}
+	s := w.open(p, tid)
 	if s == nil {
 		return 0, false
 	}
 	return s.Read()
+}
+
+// open makes a thread's count of switches ready to be read; nil when it can't be.
+func (w *waitTracker) open(p *proc.Process, tid int) *proc.Switches {
+	s, seen := w.counters[tid]
+	if seen || len(w.counters) == maxCounted {
+		return s
+	}
+	if w.counters == nil {
+		w.counters = make(map[int]*proc.Switches)
+	}
+	s, _ = p.Switches(tid)
+	w.counters[tid] = s
+	return s
 }
 
 // close ends the counting.
@@ -80,7 +89,9 @@ type wait struct {
 	counted  bool
 	php      uint64 // the state of the call in PHP
 	phpKnown bool
-	fds      []int // that it waits for, as far as it waits for some
+	lock     proc.FileLock // that it waits for
+	waiters  int           // … and how many do; 0 when it waits for no lock
+	fds      []int         // that it waits for, as far as it waits for some
 	timeout  time.Duration
 	limited  bool // there is a timeout; noLimit: it is known that there is none
 	noLimit  bool
@@ -94,25 +105,18 @@ type wait struct {
 // long as the thread waits. now has the count of switches and the state of the
 // innermost call in PHP.
 func (w *waitTracker) see(l *target.Live, snap *target.Snapshot, st *stack.Stack, at time.Duration, now wait) {
-	c, err := proc.CallAt(&snap.Regs)
-	if err != nil {
-		delete(w.threads, snap.TID)
-		return
-	}
-	r := remote.ReaderFunc(func(p []byte, at remote.Addr) (int, error) {
-		if n, err := snap.ReadMemory(p, at); err == nil {
-			return n, nil
-		}
-		return l.Mem.ReadMemory(p, at)
-	})
-	if !c.Restarted(r) && !nameByStack(&c, st) && !looksPolled(r, &c) {
+	r := afterwards(l, snap)
+	c, ok := callIn(r, snap, st)
+	if !ok {
 		delete(w.threads, snap.TID)
 		return
 	}
 	now.call, now.since, now.samples = c, at, 1
+	now.asksLock(w.locks, l.PID)
 	if was := w.threads[snap.TID]; was != nil && was.goesOn(&now) {
 		was.samples++
 		was.lasting, was.switches = at-was.since, now.switches
+		was.lock, was.waiters = now.lock, now.waiters
 		if was.samples == 2 {
 			was.describe(l, r)
 		}
@@ -123,6 +127,50 @@ func (w *waitTracker) see(l *target.Live, snap *target.Snapshot, st *stack.Stack
 		w.threads = make(map[int]*wait)
 	}
 	w.threads[snap.TID] = &now
+}
+
+// look takes one of several looks at a thread, which may be far apart: each describes
+// what there is, and the first already does.
+func (w *waitTracker) look(l *target.Live, snap *target.Snapshot, st *stack.Stack, at time.Duration, now wait) {
+	r := afterwards(l, snap)
+	c, ok := callIn(r, snap, st)
+	if !ok {
+		delete(w.threads, snap.TID)
+		return
+	}
+	now.call, now.since, now.samples = c, at, 1
+	now.asksLock(w.locks, l.PID)
+	if was := w.threads[snap.TID]; was != nil && was.goesOn(&now) {
+		now.since, now.samples = was.since, was.samples+1
+		now.lasting = at - was.since
+	}
+	if w.threads == nil {
+		w.threads = make(map[int]*wait)
+	}
+	w.threads[snap.TID] = &now
+	now.describe(l, r)
+	w.judge(&now)
+}
+
+// afterwards reads what was copied of a thread, and what was not, from the process
+// that runs again.
+func afterwards(l *target.Live, snap *target.Snapshot) remote.Reader {
+	return remote.ReaderFunc(func(p []byte, at remote.Addr) (int, error) {
+		if n, err := snap.ReadMemory(p, at); err == nil {
+			return n, nil
+		}
+		return l.Mem.ReadMemory(p, at)
+	})
+}
+
+// callIn is the call that a stopped thread was blocked in, with its number; false
+// when there is none or it has lost its number.
+func callIn(r remote.Reader, snap *target.Snapshot, st *stack.Stack) (proc.Call, bool) {
+	c, err := proc.CallAt(&snap.Regs)
+	if err != nil {
+		return c, false
+	}
+	return c, c.Restarted(r) || nameByStack(&c, st) || looksPolled(r, &c)
 }
 
 // once takes the only sample that there is of a thread.
@@ -190,7 +238,38 @@ func (w *wait) goesOn(now *wait) bool {
 	if w.phpKnown && now.phpKnown && w.php != now.php {
 		return false
 	}
-	return w.counted && now.counted && now.switches-w.switches <= perStop
+	return w.counted && now.counted && now.switches-w.switches <= max(perStop, w.woken(now))
+}
+
+// woken is how many switches prove no other wait where the thread waits for a lock with
+// others. Whoever of them is stopped leaves the queue, and those behind it are woken in
+// the kernel to queue up anew (__locks_wake_up_blocks in fs/locks.c). That it is one call
+// must show in PHP's state then, and in who has the lock.
+func (w *wait) woken(now *wait) uint64 {
+	if now.waiters == 0 { // its line was not there to be read, of all moments
+		now.lock, now.waiters = w.lock, w.waiters
+	}
+	if w.waiters == 0 || w.lock != now.lock || !w.phpKnown || !now.phpKnown {
+		return 0
+	}
+	return perStop + perOther*uint64(max(w.waiters, now.waiters)-1) //nolint:gosec // at least 1
+}
+
+// asksLock notes the lock that a call waits for.
+func (w *wait) asksLock(t *proc.Locks, pid int) {
+	if t == nil {
+		return
+	}
+	var kinds []string
+	switch c := &w.call; {
+	case c.Number == proc.SysFlock:
+		kinds = []string{"FLOCK"}
+	case c.Number == proc.SysFcntl && (c.Args[1] == fcntlSetLockWait || c.Args[1] == fcntlSetOFDLockWait):
+		kinds = []string{"POSIX", "OFDLCK"}
+	default:
+		return
+	}
+	w.lock, w.waiters, _ = t.WaitedFor(pid, kinds...)
 }
 
 // describe finds out what the call waits for.

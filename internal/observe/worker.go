@@ -27,6 +27,7 @@ type Worker struct {
 	// Counters of looks before this one: older is at least shortest ago once
 	// there was time, newer follows it.
 	older, newer counted
+	follow       following
 }
 
 // counted are counters and when they were read.
@@ -74,8 +75,15 @@ func (s *session) ready() {
 // Start is when it began, in clock ticks after boot: with the pid, who it is.
 func (w *Worker) Start() uint64 { return w.live.StartTime }
 
+// Began is when the latest look was about to stop the worker: what it waited for
+// before, such as memory to be tidied up, is no part of it.
+func (w *Worker) Began() time.Time { return w.s.began }
+
 // Close gives its files back.
-func (w *Worker) Close() error { return w.live.Close() }
+func (w *Worker) Close() error {
+	w.follow.close()
+	return w.live.Close()
+}
 
 // shortest is the time over which the use of a processor is measured: the
 // kernel counts a running thread's time at its ticks, which are up to 10 ms apart.
@@ -105,12 +113,16 @@ func (w *Worker) begin() error {
 	return nil
 }
 
-// Look takes one joined stack of every thread, now, as Dump does.
+// Look takes one joined stack of every thread, now, as Dump does. From the second look
+// on its facts say for how long a thread has been in the call that it is in, and has
+// waited for the same: see following.
 func (w *Worker) Look(ctx context.Context) (*capture.Capture, error) {
 	if err := w.begin(); err != nil {
 		return nil, err
 	}
+	w.s.follow = &w.follow
 	c, err := w.s.dump(ctx)
+	w.s.follow = nil
 	// Right behind a stop a worker that sleeps is still on its way back to sleep.
 	if st := w.s.facts.state; err == nil && st != "" && c.Facts["proc.state"] == "R" {
 		c.Facts["proc.state"] = st
@@ -133,11 +145,22 @@ func (w *Worker) Observe(ctx context.Context, opt Options) (*capture.Capture, er
 	if calm.Load() {
 		undisturbed = quiet()
 	}
+	w.s.began = time.Now()
 	res, err := ptrace.Observe(ctx, w.live.PID, popt, w.s.pipe)
 	undisturbed()
 	c, err := w.s.finish(res, err)
+	// So close behind the last sample, too.
+	if st := w.s.facts.state; c != nil && st != "" && c.Facts["proc.state"] == "R" && !busy(c.Facts) {
+		c.Facts["proc.state"] = st
+	}
 	w.s.pipe = nil // its memory is wanted for the next worker
 	return w.s.placed(c), err
+}
+
+// busy reports whether a worker wanted a processor most of the time.
+func busy(facts map[string]any) bool {
+	pct, ok := facts["proc.runnable_pct"].(float64)
+	return ok && pct >= 50
 }
 
 // ran is for how long the counters in facts have counted.
@@ -241,10 +264,15 @@ var (
 )
 
 const (
-	// tidyAt is the size of the heap at which a calm process collects, in bytes,
-	// and tidyLimit the one at which Go's collector runs after all.
+	// tidyAt is the least size of the heap at which a calm process collects, in
+	// bytes, and tidyLimit the one at which Go's collector runs after all.
 	tidyAt    = 64 << 20
 	tidyLimit = 1 << 30
+	// tidyGrowth is by how much the heap grows until it is worth another collection:
+	// what is in use stays, however often one looks.
+	tidyGrowth = 2
+	// tidyMust is how many times the size at which it is worth it makes it urgent.
+	tidyMust = 3
 )
 
 // Calm has garbage collected between the stops of workers only, until the function
@@ -280,15 +308,30 @@ func quiet() func() {
 	}
 }
 
-// tidy collects garbage at a moment at which no worker stands still.
+// tidy collects garbage at a moment at which no worker stands still. While one does
+// it is left for later, as long as memory allows: to wait for that one would keep all
+// the others waiting.
 func tidy() {
-	heap := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
-	if metrics.Read(heap); heap[0].Value.Uint64() <= tidyAt {
+	few, many := untidy()
+	switch {
+	case !few:
+		return
+	case many:
+		stopped.Lock()
+	case !stopped.TryLock():
 		return
 	}
-	stopped.Lock()
 	defer stopped.Unlock()
-	if metrics.Read(heap); heap[0].Value.Uint64() > tidyAt { // nobody else has
+	if few, _ = untidy(); few { // nobody else has
 		runtime.GC()
 	}
+}
+
+// untidy reports whether there is garbage enough to collect, and so much that it must
+// be. Nothing is known to be in use that the latest collection did not find so.
+func untidy() (few, many bool) {
+	m := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/gc/heap/live:bytes"}}
+	metrics.Read(m)
+	heap, least := m[0].Value.Uint64(), max(tidyAt, tidyGrowth*m[1].Value.Uint64())
+	return heap > least, heap > tidyMust*least
 }

@@ -41,6 +41,7 @@ type FD struct {
 	// Quiet is for how long a TCP connection has carried nothing, either way.
 	Quiet      time.Duration
 	QuietKnown bool
+	ino        uint64 // of a socket
 }
 
 // FD looks at a file descriptor. One of epoll is followed to the first that it

@@ -196,6 +196,34 @@ func (t *Locks) read(anew bool) ([]FileLock, bool, error) {
 	return t.list, true, t.err
 }
 
+// WaitedFor is the lock that a process waits for by its own line in /proc/locks, and how
+// many wait for it, this one among them. The ID is left out: it is the line's number.
+func (t *Locks) WaitedFor(pid int, kinds ...string) (l FileLock, waiters int, ok bool) {
+	for try := range waitedForTries {
+		// Whoever was stopped a moment ago has to ask again.
+		if try > 0 {
+			time.Sleep(time.Millisecond)
+		}
+		locks, _, err := t.read(try > 0)
+		held := blockers(locks, pid, kinds...)
+		if err != nil || len(held) == 0 {
+			continue
+		}
+		l = held[0]
+		for i := range locks {
+			if locks[i].Waits && locks[i].ID == l.ID {
+				waiters++
+			}
+		}
+		l.ID = ""
+		return l, waiters, true
+	}
+	return FileLock{}, 0, false
+}
+
+// waitedForTries bounds how often the list is read for the line of one process.
+const waitedForTries = 4
+
 // owners names the processes behind locks, each once.
 func (t *Locks) owners(p *Process, held []FileLock, fd int) []Holder {
 	var out []Holder

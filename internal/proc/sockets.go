@@ -39,7 +39,7 @@ func tcpState(n uint8) string {
 // or does not know the peer yet, from the tables of the process's own network
 // namespace.
 func (p *Process) socket(fd FD, ino uint64) (FD, error) {
-	fd.Kind = KindSocket
+	fd.Kind, fd.ino = KindSocket, ino
 	dup, err := p.duplicate(fd.Number)
 	if err == nil {
 		ask(&fd, dup, ino)

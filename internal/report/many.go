@@ -91,6 +91,9 @@ func (t *manyWriter) group(g *triage.Group) {
 	}
 	t.requests(g)
 	t.prose("  pids: ", plain, t.pids(g.Workers))
+	for i := range g.Undetermined {
+		t.prose("  undetermined: ", dim, g.Undetermined[i].Lacks())
+	}
 	if g.Fix != "" {
 		t.prose("  fix: ", plain, strings.Join(strings.Fields(g.Fix), " "))
 	}
@@ -156,10 +159,7 @@ func (t *manyWriter) pids(ws []int) string {
 			parts = append(parts, fmt.Sprintf("and %s more", number(len(ws)-i)))
 			break
 		}
-		s := fmt.Sprint(t.m.Workers[w].PID)
-		if h := t.m.Workers[w].Host; len(t.m.Hosts) > 1 && t.m.Hosts[h].Name != "" {
-			s = t.m.Hosts[h].Name + ":" + s
-		}
+		s := t.m.PID(t.m.Workers[w].Host, t.m.Workers[w].PID)
 		if t.m.Workers[w].Ended {
 			s += " (has ended)"
 		}
@@ -179,6 +179,9 @@ func (t *manyWriter) failures() {
 	for _, s := range t.m.Sources {
 		if s.Truncated {
 			t.prose("note: ", plain, s.Name+" is cut off; what precedes the cut is reported")
+		}
+		if s.Damage != "" {
+			t.prose("note: ", plain, s.Name+": "+s.Damage+"; what precedes it is reported")
 		}
 	}
 }

@@ -327,6 +327,8 @@ func (t *textWriter) observed() {
 		t.prose("", dim, "from a core of "+count(o.Samples, "thread"))
 	case snapshot(o):
 		t.prose("", dim, "one look at "+count(o.Samples, "thread")+"; "+paused)
+	case o.Engine == "none":
+		t.prose("", dim, fmt.Sprintf("looked at now and then for %s: %s; %s", duration(o.DurationMS*1000), count(o.Samples, "sample"), paused))
 	case o.Engine == "": // the end of the capture is lost, and the cost with it
 		t.prose("", dim, fmt.Sprintf("observed %s at least: %s", duration(o.DurationMS*1000), events))
 	default:
@@ -344,7 +346,7 @@ func (t *textWriter) observed() {
 const fromCore = "core"
 
 // snapshot reports whether this is a dump: no breakpoints, one look. An attach
-// without breakpoints samples for a while.
+// without breakpoints samples for a while, and so do several looks of collect.
 func snapshot(o *Observation) bool {
 	return o.Engine == "none" && o.DurationMS == 0 || o.Engine == fromCore
 }

@@ -18,7 +18,7 @@ import (
 // nil judges nothing. The Builder can be added to afterwards, and the Model stays.
 func (b *Builder) Model(set *rules.Set, now time.Time) *Model {
 	m := &Model{
-		Schema: Schema, From: b.from, To: b.to, Rounds: b.rounds, Looks: b.looks, Events: b.events,
+		Schema: Schema, From: b.from, To: b.to, Rounds: b.rounds(), Looks: b.looks, Events: b.events,
 		Hosts: present(b.hosts), Binaries: present(b.binaries), Sources: present(b.sources), Failures: present(b.failures),
 		Findings: []Finding{}, Notes: b.notes(),
 	}
@@ -30,6 +30,7 @@ func (b *Builder) Model(set *rules.Set, now time.Time) *Model {
 	s.order()
 	s.findings()
 	s.timeline()
+	m.outsiders()
 	m.Summary = m.summary()
 	return m
 }
@@ -43,6 +44,8 @@ type sorter struct {
 	place []int            // from a Builder's stack to the Model's
 	facts []map[string]any // of the Model's workers, as rules see them
 	found [][]rules.Finding
+	// open are the rules that are undetermined of each worker that no rule explains.
+	open  [][]undecided
 	keys  []string // of the Model's workers: their groups'
 	byKey map[string]int
 }
@@ -60,6 +63,7 @@ func (b *Builder) notes() []string {
 		{b.lost.events, "older events were not shown to the rules, which see the latest of each worker"},
 		{b.lost.ticks, "looks are beyond the timeline's end"},
 		{b.lost.failures, "further failures are not listed"},
+		{b.lost.repeated, "captures were there already and count once"},
 	} {
 		if l.n > 0 {
 			out = append(out, fmt.Sprintf("%d %s", l.n, l.what))
@@ -130,13 +134,16 @@ func (s *sorter) workers(set *rules.Set, now time.Time) {
 // judge has the rules look at all workers, on all processors: one takes half a
 // millisecond.
 func (s *sorter) judge(set *rules.Set, now time.Time) {
-	s.found = make([][]rules.Finding, len(s.from))
+	s.found, s.open = make([][]rules.Finding, len(s.from)), make([][]undecided, len(s.from))
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for range runtime.NumCPU() {
 		wg.Go(func() {
 			for i := next.Add(1) - 1; i < int64(len(s.from)); i = next.Add(1) - 1 {
-				s.found[i] = judge(s.b, s.b.workers[s.from[i]], s.facts[i], set, now)
+				said := judge(s.b, s.b.workers[s.from[i]], s.facts[i], set, now)
+				if s.found[i] = said.Findings; len(s.found[i]) == 0 {
+					s.open[i] = likely(said.Results)
+				}
 			}
 		})
 	}
@@ -172,12 +179,35 @@ func site(s *rules.Site) Site {
 }
 
 // judge asks the rules about one worker.
-func judge(b *Builder, w *worker, facts map[string]any, set *rules.Set, now time.Time) []rules.Finding {
+func judge(b *Builder, w *worker, facts map[string]any, set *rules.Set, now time.Time) rules.Report {
 	if set == nil || len(w.events) == 0 {
-		return nil
+		return rules.Report{}
 	}
-	c := capture.Capture{Target: w.Target, Facts: facts,
-		Observation: capture.Observation{Engine: w.engine, Stops: w.Stops, Samples: w.Samples, Breakpoints: w.breaks, DurationMS: w.lastAt.Milliseconds()}}
+	c := b.one(w)
+	c.Facts = facts
+	said, err := set.Evaluate(capture.Observe(c), rules.Options{Now: now})
+	if err != nil {
+		return rules.Report{} // an event without a stack, which add does not let pass
+	}
+	return said
+}
+
+// One is what was seen of a worker of a Model that this Builder made, over all its
+// looks, as if it had been observed alone.
+func (b *Builder) One(m *Model, worker int) *capture.Capture {
+	of := &m.Workers[worker]
+	for _, w := range b.workers {
+		if w.Host == of.Host && w.PID == of.PID && w.Worker.Start == of.Start {
+			return b.one(w)
+		}
+	}
+	return nil
+}
+
+func (b *Builder) one(w *worker) *capture.Capture {
+	c := &capture.Capture{Target: w.Target, Facts: w.Facts,
+		Observation: capture.Observation{Engine: w.engine, Stops: w.Stops, Samples: w.Samples, Breakpoints: w.breaks, DurationMS: w.lastAt.Milliseconds(),
+			PausedUSTotal: w.PausedUS, PausedUSMax: w.Paused}}
 	c.Target.Request = w.Request
 	local := make(map[int]int)
 	for i := range w.events {
@@ -191,11 +221,7 @@ func judge(b *Builder, w *worker, facts map[string]any, set *rules.Set, now time
 		e.Stack = id
 		c.Events = append(c.Events, e)
 	}
-	said, err := set.Evaluate(capture.Observe(&c), rules.Options{Now: now})
-	if err != nil {
-		return nil // an event without a stack, which add does not let pass
-	}
-	return said.Findings
+	return c
 }
 
 // groups puts every worker into one.
@@ -217,6 +243,7 @@ func (s *sorter) groups() {
 	}
 	for i := range s.m.Groups {
 		s.fill(&s.m.Groups[i])
+		s.lacking(&s.m.Groups[i])
 	}
 }
 
@@ -293,22 +320,16 @@ func (s *sorter) fill(g *Group) {
 	}
 }
 
-// order puts what hurts most first: causes by the number of workers, then what
-// no rule explains, the healthy last.
+// order puts what hurts most first: causes by the number of workers, then waits
+// that no rule explains, then what nothing explains, the healthy last.
 func (s *sorter) order() {
-	rank := func(g *Group) int {
-		if g.Kind == string(rules.Benign) {
-			return 1
-		}
-		return 0
-	}
 	perm := make([]int, len(s.m.Groups))
 	for i := range perm {
 		perm[i] = i
 	}
 	slices.SortStableFunc(perm, func(a, b int) int {
 		x, y := &s.m.Groups[a], &s.m.Groups[b]
-		return cmp.Or(cmp.Compare(rank(x), rank(y)), cmp.Compare(len(y.Workers), len(x.Workers)),
+		return cmp.Or(cmp.Compare(x.Rank(), y.Rank()), cmp.Compare(len(y.Workers), len(x.Workers)),
 			cmp.Compare(severity(y.Severity), severity(x.Severity)), cmp.Compare(y.Looks, x.Looks))
 	})
 	groups := make([]Group, len(perm))
@@ -382,7 +403,7 @@ func (s *sorter) timeline() {
 		}
 	}
 	slices.SortStableFunc(s.m.Timeline, func(a, b Tick) int {
-		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Round, b.Round))
+		return cmp.Or(cmp.Compare(a.Host, b.Host), a.At.Compare(b.At), cmp.Compare(a.Round, b.Round))
 	})
 }
 

@@ -2,7 +2,6 @@ package triage
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -39,16 +38,16 @@ type Builder struct {
 	workers  []*worker
 	byID     map[workerID]int
 	ticks    []*tick
-	byTick   map[[2]int]*tick
+	byTick   map[tickID]*tick
+	captures []*captureSeen
 	failures []Failure
 	sources  []Source
 
 	from, to time.Time
-	rounds   int
 	looks    int
 	events   int // of all workers, as counted
 	kept     int // … and kept for rules
-	lost     struct{ stacks, workers, ticks, failures, events int }
+	lost     struct{ stacks, workers, ticks, failures, events, repeated int }
 }
 
 type workerID struct {
@@ -86,6 +85,19 @@ type lookAt struct {
 	stack int
 }
 
+// captureSeen is a capture that was added: a host's rounds from some time on.
+type captureSeen struct {
+	host    int
+	started time.Time
+	rounds  int
+	live    bool // it is added to as it happens
+}
+
+type tickID struct {
+	capture *captureSeen
+	round   int
+}
+
 // tick is one round on one host.
 type tick struct {
 	host, round int
@@ -97,7 +109,7 @@ type tick struct {
 func NewBuilder() *Builder {
 	return &Builder{
 		byHost: make(map[Host]int), byBinary: make(map[Binary]int), byID: make(map[workerID]int),
-		byTick: make(map[[2]int]*tick), stacks: newTable(),
+		byTick: make(map[tickID]*tick), stacks: newTable(),
 	}
 }
 
@@ -107,30 +119,48 @@ type Records interface {
 }
 
 // Read adds all captures of a file. What was read before an error counts; one that
-// is capture.ErrTruncated is noted and not returned.
+// is capture.ErrTruncated is noted and not returned. Behind a *DamagedError there is
+// something to report.
 func (b *Builder) Read(name string, r Records) error {
 	b.sources = append(b.sources, Source{Name: name})
+	src := &b.sources[len(b.sources)-1]
 	f := file{b: b}
 	for {
 		rec, err := r.Next()
 		switch {
+		case errors.Is(err, io.EOF) && f.n == 0 && !src.Truncated:
+			return capture.Named(name, capture.ErrEmpty)
 		case errors.Is(err, io.EOF):
 			return nil
 		case errors.Is(err, capture.ErrTruncated):
-			b.sources[len(b.sources)-1].Truncated = true
+			src.Truncated = true
 			continue
+		case err != nil && f.n == 0:
+			return capture.Named(name, err)
 		case err != nil:
-			return fmt.Errorf("%s: %w", name, err)
+			src.Damage = err.Error()
+			return &DamagedError{capture.Named(name, err)}
 		}
 		f.add(&rec)
 	}
 }
 
+// DamagedError is a fault inside a file: what precedes it counts.
+type DamagedError struct{ Err error }
+
+func (e *DamagedError) Error() string {
+	return e.Err.Error() + "; what precedes it is reported"
+}
+
+func (e *DamagedError) Unwrap() error { return e.Err }
+
 // file maps a file's numbers to the Builder's.
 type file struct {
 	b        *Builder
+	n        int // headers read
+	capture  *captureSeen
+	again    bool // this capture was added before
 	host     int
-	started  time.Time
 	binaries []int
 	procs    []int // -1: over the limit
 	stacks   []int32
@@ -139,10 +169,14 @@ type file struct {
 }
 
 func (f *file) add(rec *capture.Record) {
+	if f.again && rec.Header == nil {
+		return
+	}
 	switch {
 	case rec.Header != nil:
-		*f = file{b: f.b, started: rec.Header.Started, pending: make(map[int]int)}
+		*f = file{b: f.b, n: f.n + 1, pending: make(map[int]int)}
 		f.host = f.b.host(rec.Header.Host)
+		f.capture, f.again = f.b.capture(f.host, rec.Header.Started, false)
 	case rec.Binary != nil:
 		f.binaries = append(f.binaries, f.b.binary(rec.Binary.Path, rec.Binary.BuildID))
 	case rec.Process != nil:
@@ -174,7 +208,7 @@ func (f *file) add(rec *capture.Record) {
 		}
 		delete(f.pending, l.Process)
 		if w := f.procs[l.Process]; w >= 0 {
-			f.b.look(f.b.workers[w], l, f.started, main)
+			f.b.look(f.b.workers[w], l, f.capture, main)
 		}
 	case rec.Failure != nil:
 		f.b.fail(f.host, rec.Failure.PID, rec.Failure.Round, rec.Failure.Error)
@@ -216,8 +250,9 @@ func (b *Builder) Capture(h capture.Header, pid int, start uint64, pool string, 
 	if !ok {
 		main = -1
 	}
+	of, _ := b.capture(host, h.Started, true)
 	b.look(w, &capture.Look{Round: round, At: at, Observation: c.Observation, Request: c.Target.Request,
-		Requests: c.Target.Requests, Facts: c.Facts}, h.Started, main)
+		Requests: c.Target.Requests, Facts: c.Facts}, of, main)
 }
 
 func (b *Builder) places(s *stack.Stack, mods []capture.Module) []capture.Place {
@@ -315,10 +350,48 @@ func (b *Builder) event(w *worker, e capture.Event) {
 	}
 }
 
-func (b *Builder) look(w *worker, l *capture.Look, started time.Time, main int) {
+// capture is the one that began on a host at that time; again says that it is in
+// another file, too. Captures without a clock can't be told to be the same.
+func (b *Builder) capture(host int, started time.Time, live bool) (c *captureSeen, again bool) {
+	for _, c := range b.captures {
+		if c.host != host || !c.started.Equal(started) || started.IsZero() && !(live && c.live) {
+			continue
+		}
+		if live && c.live {
+			return c, false
+		}
+		b.lost.repeated++
+		return c, true
+	}
+	c = &captureSeen{host: host, started: started, live: live}
+	b.captures = append(b.captures, c)
+	return c, false
+}
+
+// zero is when the first capture with a clock began: one worker may be in several.
+func (b *Builder) zero(now time.Time) time.Time {
+	for _, c := range b.captures {
+		if !c.started.IsZero() {
+			return c.started
+		}
+	}
+	return now
+}
+
+// rounds is how many there were on the host that has most.
+func (b *Builder) rounds() int {
+	per, most := make(map[int]int), 0
+	for _, c := range b.captures {
+		per[c.host] += c.rounds
+		most = max(most, per[c.host])
+	}
+	return most
+}
+
+func (b *Builder) look(w *worker, l *capture.Look, of *captureSeen, main int) {
 	b.looks++
 	w.Looks++
-	b.rounds = max(b.rounds, l.Round)
+	of.rounds = max(of.rounds, l.Round)
 	o := &l.Observation
 	w.Paused, w.PausedUS = max(w.Paused, o.PausedUSMax), w.PausedUS+o.PausedUSTotal
 	w.Request = l.Request
@@ -330,15 +403,19 @@ func (b *Builder) look(w *worker, l *capture.Look, started time.Time, main int) 
 		w.breaks = o.Breakpoints
 	}
 	// Events count from their look's beginning, rules from the first look.
-	base := l.At - w.first
+	began := l.At
+	if !of.started.IsZero() {
+		began += of.started.Sub(b.zero(of.started))
+	}
+	base := began - w.first
 	if !w.seen {
-		w.seen, w.first, base = true, l.At, 0
+		w.seen, w.first, base = true, began, 0
 	}
 	w.shift(o.Stops+o.Samples, base)
 	w.lastAt = max(w.lastAt, base+time.Duration(o.DurationMS)*time.Millisecond)
 	at := time.Time{}
-	if !started.IsZero() {
-		at = started.Add(l.At)
+	if !of.started.IsZero() {
+		at = of.started.Add(l.At)
 		if b.from.IsZero() || at.Before(b.from) {
 			b.from = at
 		}
@@ -346,9 +423,9 @@ func (b *Builder) look(w *worker, l *capture.Look, started time.Time, main int) 
 			b.to = at
 		}
 	}
-	if t := b.tick(w.Host, l.Round, at); t != nil {
+	if t := b.tick(of, l.Round, at); t != nil {
 		t.workers++
-		w.looks = append(w.looks, lookAt{moment{t, started.UnixNano()}, main})
+		w.looks = append(w.looks, lookAt{moment{t, of.started.UnixNano()}, main})
 	}
 }
 
@@ -364,8 +441,8 @@ func (w *worker) shift(n int, by time.Duration) {
 	}
 }
 
-func (b *Builder) tick(host, round int, at time.Time) *tick {
-	k := [2]int{host, round}
+func (b *Builder) tick(of *captureSeen, round int, at time.Time) *tick {
+	k := tickID{of, round}
 	if t, ok := b.byTick[k]; ok {
 		return t
 	}
@@ -373,7 +450,7 @@ func (b *Builder) tick(host, round int, at time.Time) *tick {
 		b.lost.ticks++
 		return nil
 	}
-	t := &tick{host: host, round: round, at: at}
+	t := &tick{host: of.host, round: round, at: at}
 	b.ticks, b.byTick[k] = append(b.ticks, t), t
 	return t
 }

@@ -31,11 +31,11 @@ type Model struct {
 	Summary string    `json:"summary"` // one sentence: what most workers do
 	From    time.Time `json:"from"`    // zero when the captures carry no clock (v1)
 	To      time.Time `json:"to"`
-	Rounds  int       `json:"rounds"` // the most that one capture has
+	Rounds  int       `json:"rounds"` // of all captures of one host; the most that a host has
 	Looks   int       `json:"looks"`  // one worker in one round
 	Events  int       `json:"events"`
 
-	Groups   []Group   `json:"groups"` // the largest cause first, the healthy last
+	Groups   []Group   `json:"groups"` // causes, waits without a rule, what is unexplained, the healthy; the largest of each first
 	Findings []Finding `json:"findings"`
 	Workers  []Worker  `json:"workers"` // by host and pid
 	Stacks   []Stack   `json:"stacks"`  // most frequent first
@@ -64,6 +64,17 @@ type Group struct {
 	URIs   []URICount `json:"uris"` // most frequent first
 	Ages   *Ages      `json:"request_age_ms,omitempty"`
 	Waits  []Wait     `json:"waits"` // most waited for first
+	// Undetermined are rules that may explain workers that none does: what they lack
+	// was not collected. The likeliest come first.
+	Undetermined []Undetermined `json:"undetermined"`
+}
+
+// Undetermined is a rule that could not be decided.
+type Undetermined struct {
+	Rule    string   `json:"rule"`
+	Missing []string `json:"missing"` // evidence, with how it is collected
+	// How says how to collect it from many workers; "" when nothing is known to.
+	How string `json:"how"`
 }
 
 // Site is a place in PHP code.
@@ -212,4 +223,5 @@ type Binary struct {
 type Source struct {
 	Name      string `json:"name"`
 	Truncated bool   `json:"truncated"` // it was cut off; what precedes the cut counts
+	Damage    string `json:"damage"`    // why the rest could not be read; what precedes it counts
 }

@@ -2,8 +2,8 @@ package triage
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -297,10 +297,110 @@ func TestTooManyStacksAreCountedNotKept(t *testing.T) {
 
 func TestNothingIsAModelToo(t *testing.T) {
 	b := NewBuilder()
-	if err := b.Read("empty", capture.NewStream(strings.NewReader(""))); err != nil && err != io.EOF {
-		t.Error(err)
+	for in, want := range map[string]string{
+		"":                                      "file is empty",
+		"\x00\x01junk":                          "file is no phpwhy capture",
+		"junk\njunk\n":                          "file is no phpwhy capture",
+		"{}\n":                                  "file is no phpwhy capture",
+		`{"schema":"phpwhy/capture/v9"}` + "\n": "file was written by a newer phpwhy",
+	} {
+		if err := b.Read("file", capture.NewStream(strings.NewReader(in))); err == nil || err.Error() != want {
+			t.Errorf("%q: %v, want %s", in, err, want)
+		}
 	}
 	if m := b.Model(nil, time.Time{}); m.Summary != "no worker was looked at" || m.Groups == nil || m.Timeline == nil {
 		t.Errorf("%+v", m)
+	}
+}
+
+// read adds a file's capture.
+func read(t *testing.T, b *Builder, path string) {
+	t.Helper()
+	r, err := capture.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := b.Read(path, capture.NewStream(r)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCapturesOfOneHostAddUpAndOneThatIsNamedTwiceCountsOnce(t *testing.T) {
+	a, later := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
+	write(t, a, "web1", 3, 2, 1)
+	was := web1
+	web1.Started = web1.Started.Add(time.Hour)
+	write(t, later, "web1", 3, 4, 1)
+	web1 = was
+	b := NewBuilder()
+	read(t, b, a)
+	read(t, b, later)
+	m := b.Model(nil, time.Time{})
+	if m.Rounds != 6 || m.Looks != 18 || len(m.Workers) != 3 || len(m.Timeline) != 6 || len(m.Notes) != 0 {
+		t.Errorf("%d rounds, %d looks at %d workers, %d ticks, %q", m.Rounds, m.Looks, len(m.Workers), len(m.Timeline), m.Notes)
+	}
+	for i, k := range m.Timeline {
+		if k.Workers != 3 || i > 0 && !k.At.After(m.Timeline[i-1].At) {
+			t.Errorf("%+v", k)
+		}
+	}
+	read(t, b, a)
+	m = b.Model(nil, time.Time{})
+	if m.Rounds != 6 || m.Looks != 18 || m.Events != 18 || len(m.Sources) != 3 || len(m.Notes) != 1 || !strings.Contains(m.Notes[0], "count once") {
+		t.Errorf("again: %d rounds, %d looks, %d events, %q", m.Rounds, m.Looks, m.Events, m.Notes)
+	}
+}
+
+func TestWhatPrecedesDamageIsReported(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a")
+	write(t, path, "web1", 2, 3, 1)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bytes.SplitAfter(text, []byte("\n"))
+	bad := len(lines) - 4
+	lines[bad] = []byte("\x00\xff}{\n")
+	b := NewBuilder()
+	err = b.Read("f", capture.NewStream(bytes.NewReader(bytes.Join(lines, nil))))
+	var damaged *DamagedError
+	if !errors.As(err, &damaged) || !strings.HasPrefix(err.Error(), fmt.Sprintf("f: line %d is damaged", bad+1)) {
+		t.Fatal(err)
+	}
+	m := b.Model(nil, time.Time{})
+	if m.Looks < 4 || len(m.Workers) != 2 || !strings.HasPrefix(m.Sources[0].Damage, fmt.Sprintf("line %d: ", bad+1)) {
+		t.Errorf("%d looks at %d workers, %+v", m.Looks, len(m.Workers), m.Sources)
+	}
+}
+
+func TestGroupsAreOrderedByWhatTheyMatter(t *testing.T) {
+	b := NewBuilder()
+	for pid := 1; pid <= 3; pid++ {
+		b.see(web1, pid, 1, doing("usleep", "a.php", 1, map[string]any{"proc.state": "S"}))
+	}
+	b.see(web1, 10, 1, doing("flock", "b.php", 2, waits(1)))
+	m := b.Model(nil, time.Time{})
+	if m.Groups[0].Site.File != "b.php" || m.Summary != "1 of 4 workers waits for flock on /srv/x.lock, held by pid 1, which is in usleep() at a.php:1" {
+		t.Errorf("%+v: %s", m.Groups[0], m.Summary)
+	}
+	c := waits(1)
+	c["lock.holder_cmdline"], c["lock.holder_pid"] = "php-fpm: pool other", int64(99)
+	b.see(capture.Header{Host: capture.Host{Name: "web2"}}, 11, 1, doing("flock", "c.php", 2, c))
+	b.see(web1, 12, 1, doing("fgets", "d.php", 2, map[string]any{"proc.state": "S", "fd.kind": "pipe", "fd.path": "pipe:[1]", "fd.held_by": int64(3)}))
+	m = b.Model(nil, time.Time{})
+	var said []string
+	for i := range m.Groups {
+		for j := range m.Groups[i].Waits {
+			said = append(said, m.Waiting(&m.Groups[i].Waits[j]))
+		}
+	}
+	for _, want := range []string{
+		"waits for flock on /srv/x.lock, held by pid web2:99 (php-fpm: pool other), which was not looked at",
+		"waits for pipe on pipe:[1], at whose other end is pid web1:3, which is in usleep() at a.php:1",
+	} {
+		if !slices.Contains(said, want) {
+			t.Errorf("no %q in %q", want, said)
+		}
 	}
 }

@@ -16,7 +16,8 @@ const maxChain = 64
 // edge is what one worker waits for.
 type edge struct {
 	kind, what string
-	pid        int // 0: nobody is known
+	pid        int    // 0: nobody is known
+	who        string // its command line, if that is known
 }
 
 // waiting reads it off a worker's facts.
@@ -31,17 +32,27 @@ func waiting(facts map[string]any) (edge, bool) {
 	}
 	switch {
 	case str("lock.kind") != "":
-		return edge{str("lock.kind"), str("lock.path"), num("lock.holder_pid")}, true
+		return edge{str("lock.kind"), str("lock.path"), num("lock.holder_pid"), str("lock.holder_cmdline")}, true
 	case num("lock.contended_pid") > 0:
-		return edge{"lock", str("lock.contended_path"), num("lock.contended_pid")}, true
+		return edge{"lock", str("lock.contended_path"), num("lock.contended_pid"), inBrackets(str("lock.contended_holder"))}, true
 	case num("child.pid") > 0:
-		return edge{"child", str("child.cmdline"), num("child.pid")}, true
+		return edge{"child", str("child.cmdline"), num("child.pid"), ""}, true
 	case num("fd.held_by") > 0:
-		return edge{cmp.Or(str("fd.kind"), "file"), str("fd.path"), num("fd.held_by")}, true
-	case str("fd.peer") != "":
-		return edge{"peer", str("fd.peer"), 0}, true
+		return edge{cmp.Or(str("fd.kind"), "file"), str("fd.path"), num("fd.held_by"), inBrackets(str("fd.holder"))}, true
+	case str("fd.peer") != "" || num("fd.peer_pid") > 0:
+		return edge{"peer", cmp.Or(str("fd.peer"), str("fd.local"), "a socket"), num("fd.peer_pid"), str("fd.peer_cmdline")}, true
 	}
 	return edge{}, false
+}
+
+// inBrackets is the command line in a holder's name: "pid 812 (php-fpm: pool www)".
+func inBrackets(holder string) string {
+	_, rest, ok := strings.Cut(holder, " (")
+	cmdline, _, closed := strings.Cut(rest, ")")
+	if !ok || !closed {
+		return ""
+	}
+	return cmdline
 }
 
 // waits joins each group's waits with the workers that are waited for.
@@ -106,9 +117,7 @@ func (s *sorter) waitsOf(g *Group, edges []edge, holder func(int) int) []Wait {
 func (s *sorter) wait(i int, e edge, holder func(int) int) Wait {
 	w := Wait{Kind: e.kind, What: e.what, HolderPID: e.pid, Holder: holder(i), Chain: []int{}}
 	if w.Holder < 0 {
-		if name, ok := s.m.Workers[i].Facts["lock.holder_cmdline"].(string); ok {
-			w.HolderWho = name
-		}
+		w.HolderWho = e.who
 		return w
 	}
 	h := &s.m.Workers[w.Holder]
@@ -192,9 +201,33 @@ func what(fs []stack.Frame, running bool) string {
 	return "outside PHP code"
 }
 
-// summary is the first group's sentence.
+// forHolder reports whether a process was looked at only because others wait for it.
+func forHolder(w *Worker) bool {
+	is, _ := w.Facts["look.for_holder"].(bool)
+	return is && w.Looks == 1
+}
+
+// outsiders notes the processes that nobody chose.
+func (m *Model) outsiders() {
+	var pids []string
+	for i := range m.Workers {
+		if w := &m.Workers[i]; forHolder(w) {
+			pids = append(pids, m.PID(w.Host, w.PID))
+		}
+	}
+	if len(pids) > 0 {
+		m.Notes = append(m.Notes, "not chosen, but looked at once because others wait for it: "+strings.Join(pids, ", "))
+	}
+}
+
+// summary is one sentence on what most workers do, of those that are not healthy.
 func (m *Model) summary() string {
 	n := len(m.Workers)
+	for i := range m.Workers {
+		if forHolder(&m.Workers[i]) {
+			n--
+		}
+	}
 	switch {
 	case n == 0:
 		return "no worker was looked at"
@@ -202,6 +235,12 @@ func (m *Model) summary() string {
 		return fmt.Sprintf("%s healthy: %s", of(n, n), lower(m.Groups[0].Title))
 	}
 	g := &m.Groups[0]
+	for i := range m.Groups {
+		// A wait says as much as a cause.
+		if other := &m.Groups[i]; other.Rank() <= 1 && len(other.Workers) > len(g.Workers) {
+			g = other
+		}
+	}
 	if len(g.Waits) > 0 && 2*len(g.Waits[0].Workers) > len(g.Workers) {
 		return of(len(g.Waits[0].Workers), n) + " " + m.Waiting(&g.Waits[0])
 	}
@@ -212,31 +251,49 @@ func (m *Model) summary() string {
 	return s
 }
 
+// PID is a process of a host, with the host's name where there are several.
+func (m *Model) PID(host, pid int) string {
+	if len(m.Hosts) > 1 && host >= 0 && host < len(m.Hosts) && m.Hosts[host].Name != "" {
+		return fmt.Sprintf("%s:%d", m.Hosts[host].Name, pid)
+	}
+	return fmt.Sprint(pid)
+}
+
 // Waiting says for whom: "wait for flock on /srv/x held by pid 812, which is in
-// sleep() at Session.php:88".
+// sleep() at Session.php:88". A single worker waits.
 func (m *Model) Waiting(w *Wait) string {
-	s := "wait for "
+	s, them := "wait for ", "them"
+	if len(w.Workers) == 1 {
+		s, them = "waits for ", "it"
+	}
 	switch w.Kind {
 	case "peer":
-		return s + w.What
 	case "child":
 		s += "a child"
 	default:
 		s += w.Kind
 	}
 	if w.What != "" {
-		s += " " + onOf(w.Kind) + w.What
+		s += onOf(w.Kind) + w.What
 	}
+	host := -1
+	if len(w.Workers) > 0 {
+		host = m.Workers[w.Workers[0]].Host
+	}
+	pid := m.PID(host, w.HolderPID)
 	switch {
 	case w.Deadlock:
-		return s + fmt.Sprintf(", in a circle: pid %d, which has it, waits for them in turn", w.HolderPID)
+		return s + fmt.Sprintf(", in a circle: pid %s, which has it, waits for %s in turn", pid, them)
 	case w.HolderPID == 0:
 		return s
 	case w.Kind == "child":
-		return s + fmt.Sprintf(", pid %d", w.HolderPID)
+		return s + ", pid " + pid
 	}
-	s += fmt.Sprintf(", held by pid %d", w.HolderPID)
+	s += hasIt(w.Kind) + pid
 	if w.Holder < 0 {
+		if w.HolderWho != "" {
+			s += " (" + w.HolderWho + ")"
+		}
 		return s + ", which was not looked at"
 	}
 	switch {
@@ -251,16 +308,32 @@ func (m *Model) Waiting(w *Wait) string {
 		s += fmt.Sprintf(" at %s:%d", w.HolderSite.File, w.HolderSite.Line)
 	}
 	if len(w.Chain) > 1 {
-		s += fmt.Sprintf(" and waits in turn; at the end is pid %d", m.Workers[w.Chain[len(w.Chain)-1]].PID)
+		last := &m.Workers[w.Chain[len(w.Chain)-1]]
+		s += " and waits in turn; at the end is pid " + m.PID(last.Host, last.PID)
 	}
 	return s
 }
 
+// hasIt says what a process is to what is waited for: a lock is held, a pipe and a
+// connection have another end.
+func hasIt(kind string) string {
+	switch kind {
+	case "pipe", "fifo":
+		return ", at whose other end is pid "
+	case "peer":
+		return ", which is pid "
+	}
+	return ", held by pid "
+}
+
 func onOf(kind string) string {
-	if kind == "child" {
+	switch kind {
+	case "child":
+		return " "
+	case "peer":
 		return ""
 	}
-	return "on "
+	return " on "
 }
 
 func of(n, all int) string {

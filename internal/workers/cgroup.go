@@ -2,6 +2,7 @@ package workers
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -21,7 +22,11 @@ func inCGroup(pid int, want string) bool {
 // cgroupMatches looks at the lines of /proc/PID/cgroup, "0::/a/b" or, with
 // version 1, "4:memory:/a/b".
 func cgroupMatches(lines, want string) bool {
-	want = strings.TrimPrefix(want, "/sys/fs/cgroup")
+	// As Kubernetes and others write it: docker://ID, containerd://ID.
+	if _, rest, ok := strings.Cut(want, "://"); ok {
+		want = rest
+	}
+	want, mounted := strings.CutPrefix(want, cgroupMount)
 	id := isContainerID(want)
 	for line := range strings.Lines(lines) {
 		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
@@ -38,11 +43,25 @@ func cgroupMatches(lines, want string) bool {
 			continue
 		}
 		w := "/" + strings.Trim(want, "/")
-		if path == w || strings.HasPrefix(path, w+"/") || w == "/" {
+		if under(path, w) {
+			return true
+		}
+		// Of version 1 each controller has a tree of its own; "unified" is version 2's
+		// beside them.
+		tree, rest, deeper := strings.Cut(w[1:], "/")
+		if mounted && deeper && (slices.Contains(strings.Split(f[1], ","), tree) || f[1] == tree || f[0] == "0" && tree == "unified" || f[1] == "name="+tree) && under(path, "/"+rest) {
 			return true
 		}
 	}
 	return false
+}
+
+// cgroupMount is where control groups are mounted.
+const cgroupMount = "/sys/fs/cgroup"
+
+// under reports whether a group is another or below it.
+func under(path, group string) bool {
+	return path == group || strings.HasPrefix(path, group+"/") || group == "/"
 }
 
 // hasID finds an id at the start of a group's name, or behind what a runtime

@@ -116,6 +116,14 @@ func TestCGroups(t *testing.T) {
 		{"0::/kubepods.slice/cri-containerd-" + id + ".scope\n", id[:12], true},
 		{"0::/system.slice/docker-" + id + ".scope\n", id[1:13], false},
 		{"rubbish\n", "/", false},
+		{"0::/system.slice/docker-" + id + ".scope\n", "docker://" + id, true},
+		{"0::/system.slice/docker-" + id + ".scope\n", "containerd://" + id[:12], true},
+		{"0::/system.slice/docker-" + id + ".scope\n", "/sys/fs/cgroup/system.slice/docker-" + id + ".scope", true},
+		{"0::/system.slice/docker-" + id + ".scope\n", "/sys/fs/cgroup/unified/system.slice/docker-" + id + ".scope/", true},
+		{"4:cpu,cpuacct:/a/b\n", "/sys/fs/cgroup/cpu,cpuacct/a", true},
+		{"4:cpu,cpuacct:/a/b\n", "/sys/fs/cgroup/cpu/a/b", true},
+		{"1:name=systemd:/a/b\n", "/sys/fs/cgroup/systemd/a/b", true},
+		{"4:cpu,cpuacct:/a/b\n", "/sys/fs/cgroup/memory/a/b", false},
 	} {
 		if got := cgroupMatches(c.lines, c.want); got != c.ok {
 			t.Errorf("%q in %q: %v", c.want, c.lines, got)
