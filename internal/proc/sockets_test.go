@@ -69,7 +69,10 @@ func TestWhatAFileDescriptorLeadsTo(t *testing.T) {
 				if !got.QueuesKnown || got.QuietKnown != (c.want.Kind == KindTCP) || got.Quiet > 30*time.Second {
 					t.Errorf("%+v", got)
 				}
-				got.QueuesKnown, got.QuietKnown, got.Quiet = false, false, 0
+				if got.ino == 0 {
+					t.Error("its inode is not known")
+				}
+				got.QueuesKnown, got.QuietKnown, got.Quiet, got.ino = false, false, 0, 0
 				if c.want.Number = n; got != c.want {
 					t.Errorf("%+v, not %+v", got, c.want)
 				}
@@ -92,7 +95,7 @@ func TestTablesOfSocketsSayTheSame(t *testing.T) {
 			if err := unix.Fstat(n, &st); err != nil {
 				t.Fatal(err)
 			}
-			got := FD{Number: n, Kind: KindSocket}
+			got := FD{Number: n, Kind: KindSocket, ino: st.Ino}
 			if err := p.inTables(&got, st.Ino); err != nil {
 				t.Fatal(err)
 			}

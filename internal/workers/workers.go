@@ -93,7 +93,7 @@ func (fi *Finder) Find(ctx context.Context, f Filter) ([]Worker, error) {
 	fi.forget(pids, s.named)
 	if len(s.found) == 0 && len(s.errs) == 0 {
 		if s.hidden > 0 {
-			return nil, fmt.Errorf("%w; %d processes could not be looked at: %w", ErrNone, s.hidden, proc.ErrPermission)
+			return nil, fmt.Errorf("%w; %s could not be looked at: %w", ErrNone, processes(s.hidden), proc.ErrPermission)
 		}
 		return nil, ErrNone
 	}
@@ -270,4 +270,12 @@ func all() ([]int, error) {
 		}
 	}
 	return out, nil
+}
+
+// processes counts them.
+func processes(n int) string {
+	if n == 1 {
+		return "1 process"
+	}
+	return fmt.Sprintf("%d processes", n)
 }

@@ -146,3 +146,11 @@ func TestStatWithANameThatDeceives(t *testing.T) {
 		}
 	}
 }
+
+func TestOneProcessIsOne(t *testing.T) {
+	for n, want := range map[int]string{1: "1 process", 2: "2 processes"} {
+		if got := processes(n); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}

@@ -141,7 +141,7 @@ func hostName(m *triage.Model, i int) string {
 func visibleSources(in []triage.Source) []triage.Source {
 	out := make([]triage.Source, len(in))
 	for i, s := range in {
-		out[i] = triage.Source{Name: report.Visible(s.Name), Truncated: s.Truncated}
+		out[i] = triage.Source{Name: report.Visible(s.Name), Truncated: s.Truncated, Damage: report.Visible(s.Damage)}
 	}
 	return out
 }
