@@ -225,24 +225,12 @@ func evidence(m *triage.Model, g *triage.Group) []string {
 
 // wait says what workers wait for, and who has it.
 func wait(m *triage.Model, w *triage.Wait) string {
-	s := fmt.Sprintf("%s waiting for %s %s", plural(len(w.Workers), "worker"), w.Kind, w.What)
-	if w.HolderPID != 0 {
-		s += fmt.Sprintf(", held by pid %d", w.HolderPID)
-		if w.HolderWho != "" {
-			s += " (" + w.HolderWho + ")"
-		}
-		if at := site(w.HolderSite); at != "" {
-			s += ", which is in " + at
-		}
-		if w.HolderDoing != "" {
-			s += ", in " + w.HolderDoing + "()"
-		}
-	}
+	s := plural(len(w.Workers), "worker") + " " + m.Waiting(w)
 	if len(w.Chain) > 1 {
 		var chain []string
 		for _, i := range w.Chain {
 			if i >= 0 && i < len(m.Workers) {
-				chain = append(chain, strconv.Itoa(m.Workers[i].PID))
+				chain = append(chain, m.PID(m.Workers[i].Host, m.Workers[i].PID))
 			}
 		}
 		s += "; who waits for whom: " + strings.Join(chain, " → ")
