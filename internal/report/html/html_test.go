@@ -154,7 +154,7 @@ func TestFindingsSayCausePlaceEvidenceAndFix(t *testing.T) {
 	page := written(t, shop(""), growth(""))
 	cards := block(t, page, `<section id="findings"`, "</section>")
 	for _, want := range []string{"high", "a string is appended to without end", "2 of 3 workers", "build() at /srv/app/x.php:7", "message", "confidence 0.95",
-		"the stack below at 12 of 14 events", "1.0 MiB → 1.4 MiB in 99.0 ms", "in a circle: pid 5, which has it, waits for them in turn", "a deadlock", "2 × GET /report", "fix",
+		"the stack below at 12 of 14 events", "1.0 MiB → 1.4 MiB in 99.0 ms", "in a circle: pid web1:5, which has it, waits for it in turn", "a deadlock", "2 × GET /report", "fix",
 		"requests have run for 1.0 ms to 3.0 ms", "no rule"} {
 		if !strings.Contains(cards, want) {
 			t.Errorf("no %q in the findings", want)
