@@ -47,9 +47,17 @@ type Request struct {
 	Method string `json:"method"`
 	URI    string `json:"uri"`
 	Script string `json:"script"`
-	// AgeMS is for how long the request has been in progress, at least 1; 0 and
-	// absent when nobody has noted its start.
-	AgeMS int64 `json:"age_ms,omitempty"`
+	// AgeMS is for how long the request has been in progress; null when nobody has
+	// noted its start.
+	AgeMS *int64 `json:"age_ms"`
+}
+
+// Age is for how long the request has been in progress, in milliseconds, if known.
+func (r *Request) Age() (ms int64, known bool) {
+	if r.AgeMS == nil {
+		return 0, false
+	}
+	return *r.AgeMS, true
 }
 
 // Breakpoint is one address on which the worker was stopped.

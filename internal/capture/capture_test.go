@@ -314,7 +314,7 @@ func randomCapture(r *rand.Rand) *Capture {
 	}
 	c := &Capture{Target: Target{PID: r.Int(), Cmdline: word(), Exe: word(), ZTS: r.IntN(2) == 0}, Facts: map[string]any{}}
 	if r.IntN(2) == 0 {
-		c.Target.Request = &Request{URI: word(), AgeMS: r.Int64()}
+		c.Target.Request = &Request{URI: word(), AgeMS: new(r.Int64())}
 	}
 	for range r.IntN(6) {
 		s := stack.Stack{End: []stack.End{stack.Root, stack.Truncated}[r.IntN(2)], Error: word()}

@@ -26,7 +26,7 @@ func sampleCapture() *Capture {
 	c := &Capture{
 		Target: Target{PID: 4242, Cmdline: "php -n report.php <a&b>", Exe: "/usr/bin/php8.2", PHPVersion: "8.2.36", SAPI: "cli",
 			Libc: "glibc", Symbols: "dynsym", Layout: "builtin",
-			Request: &Request{Method: "GET", URI: "/x?q=\x1b[2J\u202e", Script: "/srv/app/x.php", AgeMS: 1}},
+			Request: &Request{Method: "GET", URI: "/x?q=\x1b[2J\u202e", Script: "/srv/app/x.php", AgeMS: new(int64(1))}},
 		Observation: Observation{Engine: "hwbp", DurationMS: 3000, Stops: 2, Samples: 1, PausedUSTotal: 9800, PausedUSMax: 120,
 			Breakpoints: []Breakpoint{{Symbol: "mremap", Module: "libc.so.6", Addr: "0x7fa5f8ff39d0", Hits: 2}},
 			Ended:       "duration", Notes: []string{"hwbp: first that works"}},

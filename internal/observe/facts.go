@@ -113,8 +113,8 @@ func (f *facts) end(s *session, ran time.Duration, several bool) {
 		if op := usualOpcode(c); op != "" {
 			m["php.opcode"] = op
 		}
-		if q := c.Target.Request; q != nil && q.AgeMS > 0 {
-			m["php.request_age_s"] = float64(q.AgeMS) / 1000
+		if q := c.Target.Request; q != nil && q.AgeMS != nil {
+			m["php.request_age_s"] = float64(*q.AgeMS) / 1000
 		}
 	}
 	c.Facts = m

@@ -183,7 +183,7 @@ RewriteRule !index\.php$ /index.php [L]
 		t.Errorf("a glance shows %+v, then %+v (%v)", first, again, err)
 	}
 	q, text, _ := requestOf(t, pid)
-	if q.Method != "GET" || q.URI != "/real/route?x=1" || q.AgeMS < 1200 || q.AgeMS > time.Since(begin).Milliseconds() {
+	if q.Method != "GET" || q.URI != "/real/route?x=1" || *q.AgeMS < 1200 || *q.AgeMS > time.Since(begin).Milliseconds() {
 		t.Errorf("got %s", text)
 	}
 }

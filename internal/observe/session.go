@@ -423,7 +423,8 @@ func (s *session) request(th *zend.Thread) *capture.Request {
 	out := &capture.Request{Method: q.Method, URI: q.URI, Script: q.Script}
 	// A core does not say when it was taken.
 	if !q.Start.IsZero() && s.live != nil {
-		out.AgeMS = max(1, time.Since(q.Start).Milliseconds()) // 0 is unknown
+		age := max(0, time.Since(q.Start).Milliseconds())
+		out.AgeMS = &age
 	}
 	return out
 }

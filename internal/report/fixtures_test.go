@@ -112,7 +112,7 @@ type scene struct {
 func scenes() []scene {
 	request := base(stripped(), 200, 20)
 	request.Target.SAPI = "fpm-fcgi"
-	request.Target.Request = &capture.Request{Method: "GET", URI: "/report?month=11", Script: "/srv/app/public/index.php", AgeMS: 412000}
+	request.Target.Request = &capture.Request{Method: "GET", URI: "/report?month=11", Script: "/srv/app/public/index.php", AgeMS: new(int64(412000))}
 
 	doubtful := concat()
 	doubtful.Confidence, doubtful.Matched = 0.55, 110

@@ -176,8 +176,8 @@ func (t *textWriter) request(wanted bool) {
 	if q.Script != "" {
 		s += " (" + q.Script + ")"
 	}
-	if q.AgeMS > 0 {
-		s += ", for " + duration(q.AgeMS*1000)
+	if age, known := q.Age(); known {
+		s += ", for " + duration(age*1000)
 	}
 	t.prose("  request: ", plain, s)
 }

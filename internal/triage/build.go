@@ -291,8 +291,8 @@ func (s *sorter) fill(g *Group) {
 		}
 		if q := w.Request; q != nil {
 			uris[[2]string{q.Method, path(q.URI)}]++
-			if q.AgeMS > 0 { // else nobody knows it
-				ages = append(ages, q.AgeMS)
+			if age, known := q.Age(); known {
+				ages = append(ages, age)
 			}
 		}
 	}

@@ -23,7 +23,7 @@ var web1 = capture.Header{Host: capture.Host{Name: "web1"}, Started: time.Date(2
 // doing is one look at a worker that is in an internal function called at a line.
 func doing(internal, file string, line int, facts map[string]any) *capture.Capture {
 	return &capture.Capture{
-		Target: capture.Target{SAPI: "fpm-fcgi", PHPVersion: "8.2.36", Request: &capture.Request{Method: "GET", URI: "/x?secret=1", AgeMS: int64(line) * 1000}},
+		Target: capture.Target{SAPI: "fpm-fcgi", PHPVersion: "8.2.36", Request: &capture.Request{Method: "GET", URI: "/x?secret=1", AgeMS: new(int64(line) * 1000)}},
 		Stacks: []stack.Stack{{End: stack.Root, Frames: []stack.Frame{
 			{Kind: stack.Native, Function: internal, Module: "libc.so.6", PC: 0x1000, How: "entry"},
 			{Kind: stack.PHP, Function: internal, Internal: true},
@@ -74,7 +74,9 @@ func TestAnAgeThatNobodyKnowsIsNone(t *testing.T) {
 	b := NewBuilder()
 	for pid, line := range map[int]int{1: 0, 2: 300, 3: 300} {
 		c := doing("flock", "Lock.php", 5, nil)
-		c.Target.Request.AgeMS = int64(line) * 1000
+		if c.Target.Request.AgeMS = new(int64(line) * 1000); line == 0 {
+			c.Target.Request.AgeMS = nil
+		}
 		b.see(web1, pid, 1, c)
 	}
 	if g := b.Model(nil, time.Time{}).Groups[0]; g.Ages == nil || *g.Ages != (Ages{300_000, 300_000, 300_000}) {
@@ -82,7 +84,7 @@ func TestAnAgeThatNobodyKnowsIsNone(t *testing.T) {
 	}
 	b = NewBuilder()
 	c := doing("flock", "Lock.php", 5, nil)
-	c.Target.Request.AgeMS = 0
+	c.Target.Request.AgeMS = nil
 	b.see(web1, 1, 1, c)
 	if g := b.Model(nil, time.Time{}).Groups[0]; g.Ages != nil {
 		t.Errorf("%+v", g.Ages)

@@ -280,8 +280,8 @@ func newRow(m *triage.Model, i int) row {
 	if q := w.Request; q != nil {
 		uri, _, _ := strings.Cut(q.URI, "?") // queries hold secrets, and pages are passed on
 		r.Request = report.Visible(strings.TrimSpace(q.Method + " " + uri))
-		if q.AgeMS > 0 {
-			r.Age = cell{report.Duration(q.AgeMS * 1000), strconv.FormatInt(q.AgeMS, 10)}
+		if age, known := q.Age(); known {
+			r.Age = cell{report.Duration(age * 1000), strconv.FormatInt(age, 10)}
 		}
 	}
 	switch v := w.Facts["proc.cpu_pct"].(type) {

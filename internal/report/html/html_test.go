@@ -35,7 +35,7 @@ func shop(s string) *triage.Model {
 		{Kind: stack.Native, Module: "php" + s, Offset: 0x1234}, native("execute_ex"), php("build"+s, 7), php("{main}", 20), native("main")}
 	sleep := []stack.Frame{native("clock_nanosleep"), native("zif_sleep"), {Kind: stack.PHP, Function: "sleep", Internal: true}, native("execute_ex"), php("wait", 9), php("{main}", 21), native("main")}
 	site := triage.Site{Function: "build" + s, File: "/srv/app/x.php", Line: 7}
-	request := &capture.Request{Method: "GET" + s, URI: "/report" + s + "?token=secret", Script: s, AgeMS: 90_000}
+	request := &capture.Request{Method: "GET" + s, URI: "/report" + s + "?token=secret", Script: s, AgeMS: new(int64(90_000))}
 	worker := func(pid int, st int) triage.Worker {
 		return triage.Worker{PID: pid, Pool: "www" + s, Group: st, Stack: st, Looks: 3, Stops: 5, Samples: 5 * (1 - st) / 2, Site: site, Request: request, Paused: 130,
 			Findings: []triage.WorkerFinding{{Rule: "mem.string-concat", Confidence: 0.95}},
