@@ -20,6 +20,9 @@ const (
 // ErrNoBacktrace is returned for text in which no stack was recognised.
 var ErrNoBacktrace = errors.New("no backtrace in this text")
 
+// ErrNoStacks is returned for what strace prints without -k.
+var ErrNoStacks = fmt.Errorf("%w: system calls without stacks", ErrNoBacktrace)
+
 // ErrTooLarge is returned for text beyond the limits of ParseBacktrace.
 var ErrTooLarge = errors.New("the text is too large")
 
@@ -43,6 +46,9 @@ func ParseBacktrace(text string) (*Observation, error) {
 	}
 	p.finish()
 	if len(p.o.Events) == 0 {
+		if p.calls > 0 {
+			return nil, ErrNoStacks
+		}
 		return nil, ErrNoBacktrace
 	}
 	return p.o, nil
@@ -67,6 +73,7 @@ type parser struct {
 	stop   *Event // the call that the frames are of
 	total  int
 	strace bool // the frames are strace's, whose end has no mark
+	calls  int  // system calls that strace has printed
 	broken bool // the stack goes on beyond the frames
 }
 
@@ -102,6 +109,7 @@ func (p *parser) line(s string) {
 	if m := call().FindStringSubmatch(s); m != nil {
 		p.finish()
 		p.stop = straceCall(m[1], m[2])
+		p.calls++
 		return
 	}
 	if slices.ContainsFunc(brokenOff, func(b string) bool { return strings.HasPrefix(strings.TrimSpace(s), b) }) {

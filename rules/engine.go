@@ -54,6 +54,9 @@ type Result struct {
 	Missing []string
 	// Near is how near an undetermined rule came, 0 to 1.
 	Near float64
+	// Fits tells of an undetermined rule that every native stack which it wants was
+	// seen, and nothing that refutes it: it lacks evidence of other kinds.
+	Fits bool
 	// Errors are expressions that failed while they were evaluated, and why a rule
 	// was given up.
 	Errors []string
@@ -117,6 +120,7 @@ func (s *Set) Evaluate(o *Observation, opt Options) (Report, error) {
 		rep.Results = append(rep.Results, shared.alone(r, opt))
 	}
 	s.hide(rep.Results)
+	leads(rep.Results)
 	for i := range rep.Results {
 		if res := &rep.Results[i]; res.Finding != nil && res.Hidden == "" {
 			rep.Findings = append(rep.Findings, *res.Finding)
@@ -239,7 +243,7 @@ func (x *evaluation) run(r *Rule, opt Options) {
 	res.Verdict = said.verdict
 	switch said.verdict {
 	case Undetermined:
-		res.Missing, res.Near = describeMissing(said.missing), x.near(r.match)
+		res.Missing, res.Near, res.Fits = describeMissing(said.missing), x.near(r.match), x.fits(r)
 	case Match:
 		x.held = said.held
 		x.find(r)

@@ -164,6 +164,9 @@ func (in *input) read(r io.Reader) error {
 		return fmt.Errorf("%s: %w", in.name, err)
 	}
 	o, err := rules.ParseBacktrace(string(in.text))
+	if errors.Is(err, rules.ErrNoStacks) {
+		return fmt.Errorf("%s has system calls without stacks: record it with strace -k, or better, run phpwhy attach", in.name)
+	}
 	if errors.Is(err, rules.ErrNoBacktrace) {
 		return fmt.Errorf("%s is neither a capture of phpwhy nor a backtrace of gdb, eu-stack or strace -k", in.name)
 	}

@@ -124,7 +124,7 @@ func scenes() []scene {
 		{"concat-stripped", base(stripped(), 200, 0), Verdict{Findings: []Finding{concat()}}, TextOptions{}},
 		{"concat-dwarf-colour", base(dwarf(), 200, 0), Verdict{Findings: []Finding{concat()}, Undetermined: manyUndetermined(2)}, TextOptions{Color: true, Width: 80}},
 		{"doubtful-with-request", request, Verdict{Findings: []Finding{doubtful, second},
-			Undetermined: []Undetermined{{"mem.huge-realloc", []string{"chain"}}}}, TextOptions{Width: 100}},
+			Undetermined: []Undetermined{{Rule: "mem.huge-realloc", Missing: []string{"chain"}}}}, TextOptions{Width: 100}},
 		{"no-rule", base(stripped(), 200, 0), Verdict{Undetermined: manyUndetermined(7), Notes: []string{"rule my.rule was skipped: it wants php <8"}}, TextOptions{}},
 		{"several-stacks", severalStacks(), Verdict{}, TextOptions{}},
 		{"idle", idle(), Verdict{Findings: []Finding{{Rule: "idle.fpm-accept", Severity: "info", Confidence: 0.98, Kind: Benign,
@@ -133,7 +133,7 @@ func scenes() []scene {
 		{"truncated-stack", truncated(), Verdict{}, TextOptions{}},
 		{"recursion", recursion(), Verdict{Findings: []Finding{{Rule: "mem.recursion", Severity: "high", Confidence: 0.9, Kind: Cause,
 			Title: "PHP functions recurse without end", Matched: 1, Of: 1, Evidence: []Evidence{{What: "PHP depth", N: 4980}}}}}, TextOptions{}},
-		{"hostile-names", hostile(), Verdict{Findings: []Finding{hostileFinding()}, Undetermined: []Undetermined{{evil, []string{evil}}}, Notes: []string{evil}}, TextOptions{Width: 60}},
+		{"hostile-names", hostile(), Verdict{Findings: []Finding{hostileFinding()}, Undetermined: []Undetermined{{Rule: evil, Missing: []string{evil}}}, Notes: []string{evil}}, TextOptions{Width: 60}},
 		{"values", withValues(), Verdict{Findings: []Finding{concat()}}, TextOptions{Width: 80}},
 		{"nothing-observed", &capture.Capture{Target: capture.Target{PID: 7}, Observation: capture.Observation{Engine: "hwbp", Ended: "target-exited"}}, Verdict{}, TextOptions{}},
 	}

@@ -119,6 +119,8 @@ type Evidence struct {
 type Undetermined struct {
 	Rule    string   `json:"rule"`
 	Missing []string `json:"missing"`
+	// Fits is the rule's title when the native stacks that it wants were seen; "" else.
+	Fits string `json:"fits"`
 }
 
 // Stack is a joined stack and how often it was seen at events of one kind.

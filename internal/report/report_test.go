@@ -278,8 +278,8 @@ func TestAWriteErrorIsReturned(t *testing.T) {
 
 // TestTheAdviceOfOneLookIsWhatHelps: attach looks longer, and never at other workers.
 func TestTheAdviceOfOneLookIsWhatHelps(t *testing.T) {
-	longer := Undetermined{"a", []string{"proc.cpu_pct (needs: attach observes for a while; dump does not)"}}
-	others := Undetermined{"b", []string{"proc.cpu_pct (needs: x)", "pool.workers (needs: y)"}}
+	longer := Undetermined{Rule: "a", Missing: []string{"proc.cpu_pct (needs: attach observes for a while; dump does not)"}}
+	others := Undetermined{Rule: "b", Missing: []string{"proc.cpu_pct (needs: x)", "pool.workers (needs: y)"}}
 	const attach, collect = "more than one look: 2; try phpwhy attach 4242\n", "the pool's other workers, too: 1; try phpwhy collect\n"
 	for _, c := range []struct {
 		name, engine string

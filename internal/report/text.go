@@ -66,6 +66,8 @@ func (t *textWriter) headline() {
 		t.line(yellow, "nothing was observed")
 	case snapshot(&t.r.Observation) && len(t.r.Undetermined) > 0:
 		t.line(yellow, "one look tells where it is, not why")
+	case len(t.r.Undetermined) > 0 && t.r.Undetermined[0].Fits != "":
+		t.line(yellow, "not proven, but its stacks fit: "+title(&Finding{Title: t.r.Undetermined[0].Fits}))
 	default:
 		t.line(yellow, "no rule explains this")
 	}
@@ -265,6 +267,19 @@ func userFrame(fs []stack.Frame) *stack.Frame {
 	return nil
 }
 
+// leads is how many rules are named whose stacks fit what one look saw.
+const leads = 3
+
+// names are the pieces of evidence alone, without how to get them.
+func names(missing []string) string {
+	var out []string
+	for _, m := range missing {
+		name, _, _ := strings.Cut(m, " (needs:")
+		out = append(out, name)
+	}
+	return strings.Join(out, ", ")
+}
+
 func (t *textWriter) undetermined() {
 	us := t.r.Undetermined
 	if len(us) == 0 {
@@ -279,6 +294,11 @@ func (t *textWriter) undetermined() {
 		}
 	}
 	if snapshot(&t.r.Observation) {
+		for _, u := range us[:min(len(us), leads)] {
+			if u.Fits != "" {
+				t.prose("  ", plain, "it may be that "+title(&Finding{Title: u.Fits})+" ("+u.Rule+"): its stacks fit; unknown is "+names(u.Missing))
+			}
+		}
 		// That most rules need more than a look is no news about each of them.
 		ofPool := 0
 		for _, u := range us {

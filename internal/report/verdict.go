@@ -20,14 +20,26 @@ func FromRules(rep rules.Report) Verdict {
 	var skipped []string
 	results := slices.Clone(rep.Results)
 	// Of those that could not be decided the likeliest come first.
-	slices.SortStableFunc(results, func(a, b rules.Result) int { return cmp.Compare(b.Near, a.Near) })
+	slices.SortStableFunc(results, func(a, b rules.Result) int {
+		if a.Fits != b.Fits {
+			if a.Fits {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(b.Near, a.Near)
+	})
 	for i := range results {
 		r := &results[i]
 		switch {
 		case r.Skipped != "":
 			skipped = append(skipped, r.Rule.ID)
 		case r.Verdict == rules.Undetermined:
-			v.Undetermined = append(v.Undetermined, Undetermined{Rule: r.Rule.ID, Missing: r.Missing})
+			u := Undetermined{Rule: r.Rule.ID, Missing: r.Missing}
+			if r.Fits {
+				u.Fits = r.Rule.Title
+			}
+			v.Undetermined = append(v.Undetermined, u)
 		case r.Hidden != "" && len(rep.Findings) == 0:
 			v.Notes = append(v.Notes, fmt.Sprintf("%s matches but is not reported: %s", r.Rule.ID, r.Hidden))
 		}

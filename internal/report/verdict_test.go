@@ -26,7 +26,7 @@ func TestAVerdictHoldsFindingsAndWhatCouldNotBeDecided(t *testing.T) {
 	want := Verdict{
 		Findings: []Finding{{Rule: "a", Severity: "high", Confidence: 0.9, Kind: Cause, Title: "t", Message: "m", Fix: "f", Matched: 2, Of: 3,
 			PHP: Site{"run", "A", "/a.php", 6}, Evidence: []Evidence{{"w", 1, 2, 3}}}},
-		Undetermined: []Undetermined{{"b", []string{"proc.cpu_pct"}}},
+		Undetermined: []Undetermined{{Rule: "b", Missing: []string{"proc.cpu_pct"}}},
 		Notes:        []string{"a: no such key"},
 	}
 	if d := cmp.Diff(want, FromRules(rules.Report{Findings: []rules.Finding{finding}, Results: results})); d != "" {

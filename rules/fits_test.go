@@ -1,0 +1,59 @@
+package rules
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"testing/fstest"
+)
+
+func TestAnUndecidedRuleSaysThatItsStacksFit(t *testing.T) {
+	const head = "schema: phpwhy/rule/v1\ntitle: t\nseverity: low\nmessage: m\n"
+	set, problems := Load(fstest.MapFS{
+		"a.yaml": {Data: []byte(head + "id: a.concat\nsupersedes: [a.mremap]\nmatch:\n  all:\n    - in: stops\n      stack: |\n        leaf mremap\n        0-2 any\n        concat_function\n    - {php: user as=site}\n    - expr: chain.steps > 3\n")},
+		"b.yaml": {Data: []byte(head + "id: a.mremap\nmatch:\n  all:\n    - {in: stops, stack: leaf mremap}\n    - expr: chain.steps > 3\n")},
+		"c.yaml": {Data: []byte(head + "id: a.other\nmatch:\n  all:\n    - in: stops\n      stack: |\n        leaf mremap\n        zend_hash_packed_grow\n    - expr: chain.steps > 3\n")},
+		"d.yaml": {Data: []byte(head + "id: a.cpu\nmatch: {expr: proc.cpu_pct > 50.0}\n")},
+		"e.yaml": {Data: []byte(head + "id: a.either\nmatch:\n  any:\n    - all:\n        - stack: leaf poll\n        - expr: chain.steps > 3\n    - all:\n        - stack: concat_function\n        - expr: chain.steps > 4\n")},
+		"f.yaml": {Data: []byte(head + "id: a.refuted\nmatch:\n  all:\n    - stack: concat_function\n    - expr: chain.steps > 3\n    - not: {stack: leaf mremap}\n")},
+	})
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	for name, text := range map[string]string{
+		"a stop":               "#0  0x1 in mremap (addr=0x7fda7d200000, old_len=4096, new_len=8192, flags=0) at x.c:1\n#1  0x2 in zend_mm_realloc_huge () at y.c:2\n#2  0x3 in concat_function () at z.c:3\n#3  0x5 in execute_ex () at e.c:1\n#4  0x4 in main () at m.c:1\n",
+		"text that tells less": "#0  0x1 in mremap () from libc.so.6\n#1  0x3 in concat_function () from php\n#2  0x5 in execute_ex () from php\n#3  0x4 in main () from php\n",
+	} {
+		o, err := ParseBacktrace(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rep, err := set.Evaluate(o, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var fits []string
+		for _, r := range rep.Results {
+			if r.Fits {
+				fits = append(fits, r.Rule.ID)
+				if r.Verdict != Undetermined {
+					t.Errorf("%s: %s fits and is %v", name, r.Rule.ID, r.Verdict)
+				}
+			}
+		}
+		if !slices.Equal(fits, []string{"a.concat", "a.either"}) {
+			t.Errorf("%s: %v fit", name, fits)
+		}
+	}
+}
+
+func TestSystemCallsWithoutStacksAreToldApart(t *testing.T) {
+	for text, want := range map[string]error{
+		"mremap(0x7f30b3b28000, 266240, 528384, MREMAP_MAYMOVE) = 0x7f30a3cd1000\nmmap(NULL, 266240, PROT_READ, MAP_PRIVATE, -1, 0) = 0x7f30b3b28000\n": ErrNoStacks,
+		"nothing of the kind\n": ErrNoBacktrace,
+	} {
+		if _, err := ParseBacktrace(text); !errors.Is(err, want) || errors.Is(err, ErrNoStacks) != (want == ErrNoStacks) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
