@@ -211,7 +211,7 @@ func (a *attachFlags) run(ctx context.Context, s streams, atDash int, args []str
 	if a.capture != "" {
 		// Before anything is stopped: a full disk is no reason to have done so.
 		var err error
-		if out, err = capture.Create(a.capture); err != nil {
+		if out, err = capture.Prepare(a.capture); err != nil {
 			return usageErrorf("--capture: %v", err)
 		}
 		defer func() { _ = out.Close() }() // a second time: write has done so, and has checked

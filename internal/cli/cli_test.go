@@ -528,6 +528,24 @@ func TestASampledLoopIsNoSingleLook(t *testing.T) {
 	}
 }
 
+// Whoever mistypes a pid has not asked to lose what the last observation recorded.
+func TestAnObservationThatFailsLeavesTheCaptureAsItWas(t *testing.T) {
+	dir := t.TempDir()
+	old, made := filepath.Join(dir, "old.jsonl"), filepath.Join(dir, "new.jsonl.zst")
+	if err := os.WriteFile(old, []byte("precious\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{old, made} {
+		oneLine(t, run(t, "attach", "4194303", "--capture", file), 3, "no such process")
+	}
+	if b, err := os.ReadFile(old); err != nil || string(b) != "precious\n" {
+		t.Errorf("it has %q, %v", b, err)
+	}
+	if _, err := os.Stat(made); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("an empty file was left: %v", err)
+	}
+}
+
 func TestVersion(t *testing.T) {
 	if a, b := run(t, "--version"), run(t, "version"); a.code != 0 || a.out != b.out {
 		t.Errorf("exit %d: %q, not %q", a.code, a.out, b.out)
