@@ -1,31 +1,35 @@
 package rules
 
+import "slices"
+
 // fits reports whether an observation shows every native stack that a rule wants, in
 // its quorum, and nothing that refutes it. Of an undetermined rule that is the best
 // lead there is: what it lacks is evidence beside the stacks. Whether a stack was
 // seen at a breakpoint or on a timer does not matter here, which text that somebody
 // pasted seldom tells.
 func (x *evaluation) fits(r *Rule) bool {
-	ok, some := x.fitsAt(r.match)
-	return ok && some
+	ok, some := x.stacksFit(r.match)
+	return ok && some && !x.refuted(r.match)
 }
 
-// fitsAt also reports whether a native stack was asked for at all.
-func (x *evaluation) fitsAt(n node) (ok, some bool) {
+// stacksFit reports whether the native stacks that a condition wants are there, and
+// whether it wants any. Of nearly all rules the answer is no, so this comes first: it
+// looks at what is known of the stacks already.
+func (x *evaluation) stacksFit(n node) (ok, some bool) {
 	switch n := n.(type) {
 	case *allNode:
 		for _, c := range n.of {
-			fits, asked := x.fitsAt(c)
+			fits, wants := x.stacksFit(c)
 			if !fits {
 				return false, false
 			}
-			some = some || asked
+			some = some || wants
 		}
 		return true, some
 	case *anyNode:
 		for _, c := range n.of {
-			if fits, asked := x.fitsAt(c); fits {
-				ok, some = true, some || asked
+			if fits, wants := x.stacksFit(c); fits {
+				ok, some = true, some || wants
 			}
 		}
 		return ok, some
@@ -34,7 +38,25 @@ func (x *evaluation) fitsAt(n node) (ok, some bool) {
 			return x.shows(n), true
 		}
 	}
-	return n.eval(x).verdict != NoMatch, false
+	return true, false
+}
+
+// refuted reports whether something else than a native stack speaks against a condition.
+func (x *evaluation) refuted(n node) bool {
+	switch n := n.(type) {
+	case *allNode:
+		return slices.ContainsFunc(n.of, x.refuted)
+	case *anyNode:
+		return !slices.ContainsFunc(n.of, func(c node) bool {
+			ok, _ := x.stacksFit(c)
+			return ok && !x.refuted(c)
+		})
+	case *seenNode:
+		if len(n.native) > 0 {
+			return false
+		}
+	}
+	return n.eval(x).verdict == NoMatch
 }
 
 // shows reports whether enough of all stacks match a condition's native patterns.

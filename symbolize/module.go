@@ -54,7 +54,6 @@ type Module struct {
 
 	store      Store // nil: nothing is kept
 	recallOnce sync.Once
-	recalled   bool    // an earlier run has left something
 	known      answers // to be kept; guarded by mu
 	news       bool
 	alt        bool // DWARF is in a supplementary file, too

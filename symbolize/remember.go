@@ -53,7 +53,6 @@ func (m *Module) recall() {
 		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.recalled = true
 		for pc, fs := range a.Funcs {
 			m.known.Funcs[pc], m.at[pc] = fs, fs
 		}
@@ -97,9 +96,9 @@ func (m *Module) keep() error {
 		return nil
 	}
 	err := m.store.Save(key, m.known.pack())
-	// A debug file that is asked again is asked about new places: what was inflated
-	// for them is worth its megabytes. The first run is not made to wait for that.
-	if m.recalled && m.debug != m.file {
+	// The next look asks about new places in the same debug file: what was inflated
+	// of it is worth its megabytes.
+	if m.debug != m.file {
 		m.debug.EachInflated(func(section string, b []byte) {
 			err = errors.Join(err, m.store.Save(m.sectionKey(section), b))
 		})

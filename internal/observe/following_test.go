@@ -64,7 +64,7 @@ func TestLooksTellWaitsThatOnlyLookAlikeApart(t *testing.T) {
 	// The reader is answered every 20 ms; its variables are the same each time.
 	writeFile(t, script, `<?php
 $pair = stream_socket_pair(STREAM_PF_UNIX, STREAM_SOCK_STREAM, 0);
-$child = proc_open(['/bin/sh', '-c', 'while :; do echo; sleep 0.02; done'], [1 => $pair[1]], $pipes);
+$child = proc_open(['/bin/sh', '-c', 'while kill -0 $PPID 2>/dev/null; do echo; sleep 0.02; done'], [1 => $pair[1]], $pipes);
 fclose($pair[1]);
 echo "ready\n"; flush();
 while (true) { fgets($pair[0]); }

@@ -42,6 +42,9 @@ type inetTable map[[2]netip.AddrPort]uint64
 // has accepted yet waits for whoever listens, if that is one process. ok is false
 // where the other end is another host's, or not found.
 func (t *Peers) Of(p *Process, fd FD) (h Holder, ok bool) {
+	if fd.Kind != KindUnix && fd.Kind != KindTCP {
+		return Holder{}, false // no reason to look at all sockets there are
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if time.Since(t.at) > peersAge {
