@@ -40,7 +40,8 @@ func (s *session) holderFacts(m map[string]any) {
 	if name, ok := m["fd.path"].(string); ok {
 		m["fd.path"] = shortPath(name)
 	}
-	if of := s.pipe.waits.longest; of != nil && of.fd != nil && of.peers <= 1 {
+	// A socket on which connections are accepted has nobody at its other end.
+	if of := s.pipe.waits.longest; of != nil && of.fd != nil && of.peers <= 1 && of.call.Number != proc.SysAccept && of.call.Number != proc.SysAccept4 {
 		if h, ok := s.peers.Of(w.p, *of.fd); ok {
 			m["fd.peer_pid"], m["fd.peer_cmdline"] = int64(h.PID), discreet(h.Cmdline)
 		}

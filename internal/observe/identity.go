@@ -85,7 +85,11 @@ func (s *session) accepted(th *zend.Thread) (q zend.Request) {
 		return q.Method, nil // what could not be read is missing, no more
 	}
 	if s.live != nil && s.runtime().SAPI == fpm {
-		if b := s.boards.find(s.mem, s.pid); b != nil {
+		// Most workers of a pool are idle, and for these nothing is searched.
+		if _, err := read(); errors.Is(err, zend.ErrNoRequest) {
+			return q
+		}
+		if b := s.boards.find(s.mem, s.pid, func() (remote.Mappings, error) { return s.image().Mappings(), nil }); b != nil {
 			if a, err := b.during(s.mem, read); err == nil {
 				q.Start = a.start
 				return q

@@ -234,7 +234,7 @@ func (e *peeked) glance(pid int, th *zend.Thread, r remote.Reader) (Peek, error)
 	if !g.Web || e.rt.SAPI != fpm {
 		return out, nil
 	}
-	board := e.boards.find(r, pid)
+	board := e.boards.find(r, pid, func() (remote.Mappings, error) { return mappingsOf(pid) })
 	if board == nil {
 		return out, nil
 	}

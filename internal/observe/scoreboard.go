@@ -46,20 +46,26 @@ type boardFinder struct {
 }
 
 // find returns the slot, nil when there is none. One that is not there is looked
-// for again after a while: a worker has none in its first moments.
-func (f *boardFinder) find(r remote.Reader, pid int) *scoreboard {
+// for again after a while: a worker has none in its first moments. maps gives its
+// mappings.
+func (f *boardFinder) find(r remote.Reader, pid int, maps func() (remote.Mappings, error)) *scoreboard {
 	if f.board != nil || time.Since(f.sought) < retryEvery {
 		return f.board
 	}
 	f.sought = time.Now()
-	p, err := proc.Open(pid)
-	if err != nil {
-		return nil
-	}
-	if maps, err := p.Mappings(); err == nil {
-		f.board, _ = findScoreboard(r, maps, pid)
+	if m, err := maps(); err == nil {
+		f.board, _ = findScoreboard(r, m, pid)
 	}
 	return f.board
+}
+
+// mappingsOf reads those of a process.
+func mappingsOf(pid int) (remote.Mappings, error) {
+	p, err := proc.Open(pid)
+	if err != nil {
+		return nil, err
+	}
+	return p.Mappings()
 }
 
 // accepted is one request that a worker has accepted.
