@@ -29,8 +29,7 @@ func TestTidyingWaitsForNoWorkerThatStandsStill(t *testing.T) {
 	promptly("the second worker", func() { quiet()() })
 	runtime.KeepAlive(live)
 	// Garbage beyond what is in use is left for later while somebody stands still.
-	garbage = make([]byte, 3*tidyAt)
-	garbage = nil
+	litter(3 * tidyAt)
 	if few, _ := untidy(); !few {
 		t.Error("garbage is not noticed")
 	}
@@ -38,3 +37,10 @@ func TestTidyingWaitsForNoWorkerThatStandsStill(t *testing.T) {
 }
 
 var garbage []byte
+
+// litter makes garbage of n bytes.
+func litter(n int) {
+	garbage = make([]byte, n)
+	runtime.KeepAlive(garbage)
+	garbage = nil
+}
