@@ -155,7 +155,7 @@ func (m *Module) loadDebug() {
 	}
 	m.dwarf = d
 	if m.store != nil && m.debug != m.file {
-		m.debug.KeepInflated(func(section string) []byte { return m.store.Load(m.sectionKey(section)) })
+		m.debug.KeepInflated(func(section string) []byte { return unsealed(m.store.Load(m.sectionKey(section))) })
 	}
 }
 

@@ -1,8 +1,10 @@
 package symbolize
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"slices"
 	"strings"
 
@@ -83,6 +85,23 @@ func (m *Module) sectionKey(section string) string {
 	return ""
 }
 
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// sealed puts a checksum in front of what has no form of its own that damage to it
+// would break.
+func sealed(b []byte) []byte {
+	out := binary.LittleEndian.AppendUint32(make([]byte, 0, 4+len(b)), crc32.Checksum(b, castagnoli))
+	return append(out, b...)
+}
+
+// unsealed is what was sealed, nil for what is damaged.
+func unsealed(b []byte) []byte {
+	if len(b) < 4 || binary.LittleEndian.Uint32(b) != crc32.Checksum(b[4:], castagnoli) {
+		return nil
+	}
+	return b[4:]
+}
+
 // keep saves what was learned.
 func (m *Module) keep() error {
 	m.mu.Lock()
@@ -100,7 +119,7 @@ func (m *Module) keep() error {
 	// of it is worth its megabytes.
 	if m.debug != m.file {
 		m.debug.EachInflated(func(section string, b []byte) {
-			err = errors.Join(err, m.store.Save(m.sectionKey(section), b))
+			err = errors.Join(err, m.store.Save(m.sectionKey(section), sealed(b)))
 		})
 	}
 	return err
