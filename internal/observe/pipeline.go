@@ -115,7 +115,8 @@ func (p *pipeline) fill(first *target.Snapshot, size int) {
 // up when all together have grown beyond their room.
 func (p *pipeline) release(c copied) {
 	s, had := c.snap, c.snap.Cap()
-	p.most = max(p.most, s.Size())
+	// What exceeds the deepest stack and its surroundings is too rare to be kept room for.
+	p.most = max(p.most, min(s.Size(), maxStack+besides))
 	s.Reset(p.s.live.Mem)
 	if want := max(c.grow, p.most); want > had {
 		s.Grow(want + want/8)

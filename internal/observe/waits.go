@@ -104,15 +104,12 @@ type wait struct {
 // long as the thread waits. now has the count of switches and the state of the
 // innermost call in PHP.
 func (w *waitTracker) see(l *target.Live, snap *target.Snapshot, st *stack.Stack, at time.Duration, now wait) {
-	r := afterwards(l, snap)
-	c, ok := callIn(r, snap, st)
-	if !ok {
-		delete(w.threads, snap.TID)
-		return
-	}
-	now.call, now.since, now.samples = c, at, 1
-	now.asksLock(w.locks, l.PID)
-	if was := w.threads[snap.TID]; was != nil && was.goesOn(&now) {
+	r, was, ok := w.met(l, snap, st, at, &now)
+	switch {
+	case !ok:
+	case was == nil:
+		w.threads[snap.TID] = &now
+	default:
 		was.samples++
 		was.lasting, was.switches = at-was.since, now.switches
 		was.lock, was.waiters = now.lock, now.waiters
@@ -120,35 +117,43 @@ func (w *waitTracker) see(l *target.Live, snap *target.Snapshot, st *stack.Stack
 			was.describe(l, r)
 		}
 		w.judge(was)
-		return
 	}
-	if w.threads == nil {
-		w.threads = make(map[int]*wait)
-	}
-	w.threads[snap.TID] = &now
 }
 
 // look takes one of several looks at a thread, which may be far apart: each describes
 // what there is, and the first already does.
 func (w *waitTracker) look(l *target.Live, snap *target.Snapshot, st *stack.Stack, at time.Duration, now wait) {
-	r := afterwards(l, snap)
-	c, ok := callIn(r, snap, st)
+	r, was, ok := w.met(l, snap, st, at, &now)
 	if !ok {
-		delete(w.threads, snap.TID)
 		return
 	}
-	now.call, now.since, now.samples = c, at, 1
-	now.asksLock(w.locks, l.PID)
-	if was := w.threads[snap.TID]; was != nil && was.goesOn(&now) {
+	if was != nil {
 		now.since, now.samples = was.since, was.samples+1
 		now.lasting = at - was.since
-	}
-	if w.threads == nil {
-		w.threads = make(map[int]*wait)
 	}
 	w.threads[snap.TID] = &now
 	now.describe(l, r)
 	w.judge(&now)
+}
+
+// met completes what a thread waits for now, and finds the wait that it goes on with,
+// nil for a new one. ok is false for a thread that does not wait.
+func (w *waitTracker) met(l *target.Live, snap *target.Snapshot, st *stack.Stack, at time.Duration, now *wait) (r remote.Reader, was *wait, ok bool) {
+	r = afterwards(l, snap)
+	c, ok := callIn(r, snap, st)
+	if !ok {
+		delete(w.threads, snap.TID)
+		return nil, nil, false
+	}
+	now.call, now.since, now.samples = c, at, 1
+	now.asksLock(w.locks, l.PID)
+	if was = w.threads[snap.TID]; was != nil && !was.goesOn(now) {
+		was = nil
+	}
+	if w.threads == nil {
+		w.threads = make(map[int]*wait)
+	}
+	return r, was, true
 }
 
 // afterwards reads what was copied of a thread, and what was not, from the process
