@@ -46,7 +46,7 @@ func (f *facts) begin(l *target.Live) {
 	f.known = err == nil
 	f.read, err = l.BytesRead()
 	f.readKnown = err == nil
-	f.state, _ = l.State()
+	f.state, _ = ownState(l)
 	if c, err := l.Blocked(l.PID); err == nil {
 		f.blocked = &c
 	}
@@ -77,7 +77,9 @@ func (f *facts) end(s *session, ran time.Duration, several bool) {
 		if st == "R" && f.in != nil {
 			st = "S" // it was woken to be looked at, in the middle of a system call
 		}
-		m["proc.state"] = st
+		if st != "" {
+			m["proc.state"] = st
+		}
 		m["proc.threads"] = int64(v.threads)
 		m["proc.age_s"] = v.age.Seconds()
 	}
@@ -101,7 +103,7 @@ func (f *facts) end(s *session, ran time.Duration, several bool) {
 	if fn := f.waitsIn(l, lastWithPHP(c, l.PID)); fn != "" {
 		m["proc.wchan"] = fn
 		// A moment ago it may have been on its way back from the last stop.
-		if st, err := l.State(); err == nil && m["proc.state"] == "R" {
+		if st, err := ownState(l); err == nil && st != "" && m["proc.state"] == "R" {
 			m["proc.state"] = st
 		}
 	}
@@ -159,21 +161,6 @@ func (f *facts) waitsIn(l *target.Live, tid int) string {
 // same reports whether a call is the one that the main thread was in before.
 func (f *facts) same(c *proc.Call) bool {
 	return f.blocked != nil && f.blocked.Args == c.Args && f.blocked.PC == c.PC
-}
-
-// settled is the state of the process. One that was stopped before takes a
-// moment to be so again when it is let go. A tracer such as strace holds it for
-// moments, which is no state to speak of.
-func (f *facts) settled(l *target.Live) (string, error) {
-	st, err := l.State()
-	for range factTries {
-		if err != nil || st != "t" && (f.state != "T" || st == "T") {
-			break
-		}
-		time.Sleep(time.Millisecond)
-		st, err = l.State()
-	}
-	return st, err
 }
 
 // engineFacts asks the engine about itself. It need not stand still for that.
