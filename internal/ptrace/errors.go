@@ -42,6 +42,22 @@ func attachError(pid int, err error) error {
 	return e
 }
 
+// notStopping says once, with advice, what each of an observation's steps says of a
+// process that does not stop.
+func notStopping(pid int, err error) error {
+	if !errors.Is(err, ErrNotStopping) || errors.Is(err, ErrPanic) {
+		return err
+	}
+	e := &proc.Error{PID: pid, What: "stop process", Err: ErrNotStopping, Advice: "phpwhy dump --no-stop reads its PHP frames as it is"}
+	switch st := statusField(pid, "State"); {
+	case strings.HasPrefix(st, "D"):
+		e.Advice = "it is in a system call that can't be interrupted; " + e.Advice
+	case strings.HasPrefix(st, "R"):
+		e.Advice = "it hardly gets a processor; " + e.Advice
+	}
+	return e
+}
+
 func describe(pid string) string {
 	comm, err := os.ReadFile("/proc/" + pid + "/comm")
 	if err != nil {

@@ -119,7 +119,7 @@ func (s *session) eventStop(t *tracee, sig int) error {
 // nextOf waits for one thread and takes the event. The end of the thread is ESRCH.
 func (s *session) nextOf(t *tracee) (event, error) {
 	var ev event
-	if err := one(t.tid, &ev, stopTimeout); err != nil {
+	if err := patiently(t.tid, &ev); err != nil {
 		if errors.Is(err, unix.ECHILD) {
 			err = unix.ESRCH
 		}

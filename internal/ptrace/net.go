@@ -210,14 +210,18 @@ func mappingEnd(pid int, addr uint64) (uint64, error) {
 }
 
 // sentTimeout is how long a thread may take to make the calls it was sent to
-// make. It may have to wait for its turn on a busy machine.
+// make, when it is not kept from it by others that have its processor.
 const sentTimeout = 2 * time.Second
 
 // await polls for what a thread does once it has been let go, and meanwhile
 // sees to what else comes to that thread: nil when there is nothing to see to.
 func (s *session) await(t *tracee, what string, done func() (bool, error)) error {
 	stopped := false
-	for until := time.Now().Add(sentTimeout); ; time.Sleep(20 * time.Microsecond) {
+	who := s.pid
+	if t != nil {
+		who = t.tid
+	}
+	for p := newPatience(who, sentTimeout); ; time.Sleep(20 * time.Microsecond) {
 		ok, err := done()
 		if ok && stopped {
 			_ = interrupt(t.tid) // back into the stop that it was let out of
@@ -234,7 +238,7 @@ func (s *session) await(t *tracee, what string, done func() (bool, error)) error
 				return err
 			}
 		}
-		if time.Now().After(until) {
+		if p.over(true) {
 			return fmt.Errorf("wait for %s: %w", what, ErrNotStopping)
 		}
 	}

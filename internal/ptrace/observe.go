@@ -38,7 +38,7 @@ func Observe(ctx context.Context, pid int, o Options, h Handler) (Result, error)
 		}
 		return newObserver(s, o, h, &res).run(ctx)
 	})
-	return res, err
+	return res, notStopping(pid, err)
 }
 
 // observer runs the loop over one session.

@@ -20,9 +20,6 @@ const (
 	// maxDetours bounds how many signals and events one thread may show
 	// before it stands still on request.
 	maxDetours = 10_000
-	// stopTimeout is how long a thread may take to stand still. A thread in
-	// uninterruptible sleep (state D) never does.
-	stopTimeout = 500 * time.Millisecond
 )
 
 // tracee is one thread of the target, or a vfork child that borrows its memory.
@@ -247,12 +244,13 @@ func (s *session) settle(t *tracee) error {
 // oneOf waits for an event of t. Meanwhile its children go on, and threads that
 // end are reaped: until then a thread that calls exec waits for them.
 func (s *session) oneOf(t *tracee, ev *event) error {
-	for until := time.Now().Add(stopTimeout); ; {
-		if len(s.threads) == 1 {
-			return one(t.tid, ev, time.Until(until))
-		}
+	if len(s.threads) == 1 {
+		return patiently(t.tid, ev)
+	}
+	for p := newPatience(t.tid, stopTimeout); ; {
 		err := one(t.tid, ev, time.Millisecond)
-		if !errors.Is(err, ErrNotStopping) || time.Now().After(until) {
+		// Threads that stand meanwhile would have to wait, too.
+		if !errors.Is(err, ErrNotStopping) || p.over(s.since.IsZero()) {
 			return err
 		}
 		for _, o := range s.threads {
