@@ -35,6 +35,7 @@ var evidence = map[string]struct {
 
 	"proc.cpu_pct":      {cel.DoubleType, "attach observes for a while; dump does not"},
 	"proc.runnable_pct": {cel.DoubleType, "attach observes for a while; dump does not"},
+	"proc.cpu_s":        {cel.DoubleType, "attach observes for a while; dump does not"},
 	"proc.state":        {cel.StringType, "a live process"},
 	"proc.rss":          {cel.IntType, "a live process"},
 	"proc.wchan":        {cel.StringType, "a live process whose thread with PHP code waits in the kernel (not in a sleep that was looked at before), and root"},
@@ -207,6 +208,10 @@ func collect(o *Observation) map[string]any {
 			vars["rate.stops_per_s"] = float64(stops) / s
 		}
 		vars["rate.samples_per_s"] = float64(samples) / s
+		// Who hardly runs does hardly anything, which says nothing of what it would do.
+		if pct, ok := vars["proc.cpu_pct"].(float64); ok {
+			vars["proc.cpu_s"] = pct / 100 * s
+		}
 	}
 	collectStacks(o, vars)
 	return vars

@@ -34,8 +34,9 @@ type facts struct {
 	inTID  int    // the thread that was in it
 	wchan  string // where in the kernel the main thread waited before it was stopped
 
-	began time.Time
-	last  vitals // when it was last sampled
+	began  time.Time
+	last   vitals          // when it was last sampled
+	limits []proc.CPULimit // before; nil when nobody asked
 }
 
 // begin notes the CPU time that was used before.
@@ -64,6 +65,9 @@ func (f *facts) end(s *session, ran time.Duration, several bool) {
 		m["proc.cpu_pct"] = min(100*float64(v.cpu-f.cpu)/float64(v.ran), most)
 		// On a busy host a loop gets less than a whole processor.
 		m["proc.runnable_pct"] = min(100*float64(v.cpu-f.cpu+v.queued-f.queued)/float64(v.ran), most)
+	}
+	if text := f.starved(l, m); text != "" {
+		s.note("%s", text)
 	}
 	if n, err := l.BytesRead(); err == nil && f.readKnown && ran > 0 && n >= f.read {
 		m["proc.read_bytes_per_s"] = float64(n-f.read) / ran.Seconds()

@@ -93,7 +93,7 @@ func (o *Observer) Attach(ctx context.Context, pid int, opt Options) (*capture.C
 	if err != nil {
 		return nil, err
 	}
-	s.facts.begin(live)
+	s.facts.watch(live)
 	if opt.Engine == EngineUprobe {
 		res, err := s.probe(ctx, popt)
 		return s.finish(res, err)
@@ -118,7 +118,7 @@ func (o *Observer) Command(ctx context.Context, argv []string, std [3]*os.File, 
 		if s, err = o.openStarting(live); err != nil {
 			return ptrace.Options{}, err
 		}
-		s.facts.begin(live)
+		s.facts.watch(live)
 		return s.prepare(opt)
 	}
 	c := ptrace.Command{Args: argv, Stdin: std[0], Stdout: std[1], Stderr: std[2], Started: o.Started}

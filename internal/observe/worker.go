@@ -136,7 +136,7 @@ func (w *Worker) Observe(ctx context.Context, opt Options) (*capture.Capture, er
 	if err := w.begin(); err != nil {
 		return nil, err
 	}
-	w.s.facts.begin(w.live)
+	w.s.facts.watch(w.live)
 	popt, err := w.s.prepare(opt)
 	if err != nil {
 		return nil, err
