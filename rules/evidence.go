@@ -36,6 +36,7 @@ var evidence = map[string]struct {
 	"proc.cpu_pct":      {cel.DoubleType, "attach observes for a while; dump does not"},
 	"proc.runnable_pct": {cel.DoubleType, "attach observes for a while; dump does not"},
 	"proc.cpu_s":        {cel.DoubleType, "attach observes for a while; dump does not"},
+	"proc.starved_by":   {cel.StringType, "attach, of a worker that wanted a processor and had none most of the time"},
 	"proc.state":        {cel.StringType, "a live process"},
 	"proc.rss":          {cel.IntType, "a live process"},
 	"proc.wchan":        {cel.StringType, "a live process whose thread with PHP code waits in the kernel (not in a sleep that was looked at before), and root"},

@@ -66,8 +66,9 @@ func (f *facts) end(s *session, ran time.Duration, several bool) {
 		// On a busy host a loop gets less than a whole processor.
 		m["proc.runnable_pct"] = min(100*float64(v.cpu-f.cpu+v.queued-f.queued)/float64(v.ran), most)
 	}
-	if text := f.starved(l, m); text != "" {
-		s.note("%s", text)
+	if by := f.starved(l, m); by != "" {
+		m["proc.starved_by"] = by
+		s.note("the worker wanted a processor %.0f %% of the time and had one %.0f %%: %s", m["proc.runnable_pct"], m["proc.cpu_pct"], by)
 	}
 	if n, err := l.BytesRead(); err == nil && f.readKnown && ran > 0 && n >= f.read {
 		m["proc.read_bytes_per_s"] = float64(n-f.read) / ran.Seconds()

@@ -14,19 +14,18 @@ func (f *facts) watch(l *target.Live) {
 	f.limits = append([]proc.CPULimit{}, l.CPULimits()...)
 }
 
-// starved tells of a worker that was kept from running most of the time that it could
-// have, and by what: it is slow whatever it does. It is "" for any other.
+// starved is what kept a worker from running most of the time that it could have: it
+// is slow whatever it does. It is "" for any other.
 func (f *facts) starved(l *target.Live, m map[string]any) string {
 	cpu, ok := m["proc.cpu_pct"].(float64)
 	runnable, _ := m["proc.runnable_pct"].(float64)
 	if f.limits == nil || !ok || runnable < 50 || cpu > runnable/2 {
 		return ""
 	}
-	s := fmt.Sprintf("the worker wanted a processor %.0f %% of the time and had one %.0f %%: ", runnable, cpu)
 	if g, held := holding(f.limits, l.CPULimits()); held > 0 {
-		return s + fmt.Sprintf("control group %s may use %v in each %v and was held back for %v meanwhile", g.Group, g.Quota, g.Period, held.Round(time.Millisecond))
+		return fmt.Sprintf("control group %s may use %v in each %v and was held back for %v meanwhile", g.Group, g.Quota, g.Period, held.Round(time.Millisecond))
 	}
-	return s + "other work on this host had it"
+	return "other work on this host had it"
 }
 
 // holding is the group that was held back for longest, and for how long.

@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -38,19 +36,7 @@ func hungry(t *testing.T, keep func(pid int)) (c *capture.Capture, note string) 
 }
 
 func TestAWorkerWhoseProcessorOthersHaveIsSaidToStarve(t *testing.T) {
-	last := fmt.Sprint(runtime.NumCPU() - 1)
-	_, note := hungry(t, func(pid int) {
-		for _, args := range [][]string{{"taskset", "-pc", last, fmt.Sprint(pid)}, {"chrt", "-i", "-p", "0", fmt.Sprint(pid)}} {
-			if out, err := exec.Command(testphp.Require(t, args[0]), args[1:]...).CombinedOutput(); err != nil {
-				t.Fatalf("%v: %v: %s", args, err, out)
-			}
-		}
-		loop := exec.Command("taskset", "-c", last, testphp.Stripped(t), "-n", "-r", "while (true);")
-		if err := loop.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = loop.Process.Kill(); _ = loop.Wait() })
-	})
+	_, note := hungry(t, func(pid int) { testphp.Starve(t, pid) })
 	if !strings.HasSuffix(note, "other work on this host had it") {
 		t.Errorf("the note is %q", note)
 	}

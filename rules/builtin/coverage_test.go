@@ -117,6 +117,7 @@ var working = []hang{
 	{rule: "cpu.xpath", at: `->query(`, args: extension("-d", "extension=dom")},
 	{rule: "cpu.feof-loop", at: `feof($connection)|= fgets(`},
 	{rule: "cpu.jit-loop", at: `$parent[$id]`, args: opcache},
+	{rule: "cpu.starved", start: starved, observe: []string{"attach", "--for", "2s"}},
 	{rule: "deadlock.signal-malloc", at: `$libc->malloc(3000)|$libc->free(`, args: extension("-d", "extension=ffi", "-d", "ffi.enable=1")},
 	{rule: "stopped.signal", start: stopped},
 	{rule: "stopped.by-tracer", start: traced, observe: []string{"dump", "--no-stop"}},
@@ -138,6 +139,13 @@ func stopped(t *testing.T, p php) int {
 		t.Fatal(err)
 	}
 	await(t, w.PID, "State:\tT")
+	return w.PID
+}
+
+// starved starts a worker whose processor another loop has nearly all the time.
+func starved(t *testing.T, p php) int {
+	w := testphp.Start(t, p.bin, testphp.Hang(t, "cpu.php-loop.php"))
+	testphp.Starve(t, w.PID)
 	return w.PID
 }
 
