@@ -123,7 +123,9 @@ its first instruction, and ends it when the observation is over; what the comman
 prints goes to standard error.`,
 		Example: "  phpwhy attach 4242\n  phpwhy attach 4242 --for 10s --capture hang.jsonl\n  phpwhy attach -- php report.php",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.run(cmd.Context(), s, cmd.ArgsLenAtDash(), args)
+			ctx, done := unsuspended(cmd.Context(), s)
+			defer done()
+			return a.run(ctx, s, cmd.ArgsLenAtDash(), args)
 		},
 	}
 	a.judged.flags(cmd)

@@ -11,12 +11,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"os/exec"
 	"os/signal"
 	"runtime"
 	"strings"
-	"syscall"
 	"unicode"
 
 	"github.com/spf13/cobra"
@@ -54,7 +52,7 @@ func Main(ctx context.Context, args []string, in io.Reader, out, errs io.Writer)
 	// The thread that has stopped a worker must never wait for its turn behind
 	// goroutines that unwind and inflate.
 	runtime.GOMAXPROCS(runtime.NumCPU() + 2)
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(ctx, ending()...)
 	defer stop()
 	root := newRoot(streams{in, out, errs})
 	root.SetArgs(args)

@@ -120,10 +120,11 @@ type reported struct {
 		Layout     string
 	}
 	Observation struct {
-		Engine   string
-		Stops    int
-		Samples  int
-		PausedUS int64 `json:"paused_us_max"`
+		Engine     string
+		Stops      int
+		Samples    int
+		PausedUS   int64 `json:"paused_us_max"`
+		DurationMS int64 `json:"duration_ms"`
 	}
 	Findings []struct {
 		Rule       string

@@ -46,7 +46,11 @@ capture goes to standard output, for another program, and there is no report.
 With --break workers are observed as "phpwhy attach" does, for a second in each round, four at a time.`,
 		Example: "  phpwhy collect\n  phpwhy collect --pool www --every 1s --for 30s -o www.zst\n  phpwhy collect --cgroup 4f5e1c0b9a8d --top",
 		Args:    noArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context(), s) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, done := unsuspended(cmd.Context(), s)
+			defer done()
+			return c.run(ctx, s)
+		},
 	}
 	c.judged.flags(cmd)
 	c.workerFlags.flags(cmd)

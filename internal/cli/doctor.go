@@ -25,7 +25,9 @@ It ends with 0 when attach works, 3 when the process is the problem, and 4 when
 nothing works for lack of permission.`,
 		Example: "  phpwhy doctor\n  phpwhy doctor 4242\n  phpwhy doctor --format json",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runDoctor(cmd.Context(), s, format, args)
+			ctx, done := unsuspended(cmd.Context(), s)
+			defer done()
+			return runDoctor(ctx, s, format, args)
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "text", "text or json")

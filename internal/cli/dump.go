@@ -25,7 +25,9 @@ func newDump(s streams) *cobra.Command {
 With --no-stop it stops nothing and prints PHP frames only: for a process that another tracer holds, or that must not be stopped at all.`,
 		Example: "  phpwhy dump 4242\n  phpwhy dump $(pgrep -f 'php-fpm: pool') --format json",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return dump(cmd.Context(), s, &j, &l, &k, running, args)
+			ctx, done := unsuspended(cmd.Context(), s)
+			defer done()
+			return dump(ctx, s, &j, &l, &k, running, args)
 		},
 	}
 	j.flags(cmd)

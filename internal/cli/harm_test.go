@@ -153,7 +153,7 @@ func TestAWorkerSurvivesTheKillOfPhpwhy(t *testing.T) {
 
 func TestSignalsEndAnObservationWithAReport(t *testing.T) {
 	for _, engine := range engines {
-		for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGTSTP} {
 			t.Run(engine+" "+sig.String(), func(t *testing.T) {
 				w := testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "mem.string-concat.php"))
 				time.Sleep(grown)
@@ -172,6 +172,22 @@ func TestSignalsEndAnObservationWithAReport(t *testing.T) {
 				unharmed(t, w.PID)
 			})
 		}
+	}
+}
+
+// TestASignalThatIsToBeIgnoredIsIgnored: under nohup the end of a login is not the end
+// of an observation.
+func TestASignalThatIsToBeIgnoredIsIgnored(t *testing.T) {
+	w := testphp.Start(t, testphp.Stripped(t), testphp.Hang(t, "mem.string-concat.php"))
+	c := exec.Command(testphp.Require(t, "nohup"), phpwhy(t), "attach", fmt.Sprint(w.PID), "--for", "2s", "--stops", "1000000000", "--format", "json")
+	b := begin(t, c)
+	observing(t, w.PID)
+	if err := c.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	rep := parse(t, finish(t, c, b))
+	if d := rep.Observation.DurationMS; d < 1900 {
+		t.Errorf("it ended after %d ms", d)
 	}
 }
 

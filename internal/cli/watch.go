@@ -69,7 +69,9 @@ reads the rules again.`,
 			if err := noArgs(cmd, args); err != nil {
 				return err
 			}
-			return w.run(cmd.Context(), s)
+			ctx, done := unsuspended(cmd.Context(), s)
+			defer done()
+			return w.run(ctx, s)
 		},
 	}
 	f := cmd.Flags()
