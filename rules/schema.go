@@ -11,7 +11,9 @@ import (
 // The types below are rule and test files as JSON Schema describes them, for
 // editors; the loader reads the YAML itself, and says more. A test holds their
 // keys against the loader's. A field's tags are its key (json), what it is
-// (XX
+// (doc), and what it must be: there at all (need), of some words (enum), between
+// bounds (min, max, above), of some form (pattern, and keys for a mapping's keys), or
+// not without entries (some); blank allows a text that says nothing.
 
 type ruleFile struct {
 	Schema     string            `json:"schema" need:"y" enum:"phpwhy/rule/v1" doc:"The version of the rule language."`
