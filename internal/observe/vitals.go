@@ -13,7 +13,7 @@ import (
 type vitals struct {
 	cpu, queued time.Duration
 	ran         time.Duration // since facts began to count, stops included
-	state       string // "" when it is not the worker's own
+	state       string        // "" when it is not the worker's own
 	threads     int
 	age         time.Duration
 	known       bool
