@@ -104,7 +104,7 @@ var (
 	// tabbed finds a line that is indented with a tab.
 	tabbed = lazily(`^ *\t`)
 	// reserved finds a text that begins with a character that YAML keeps for itself.
-	reserved = lazily("[:-] +([@`%])")
+	reserved = lazily("[:-] +([@`%>*&])")
 	// pair finds a text with a colon in it, which YAML takes for a mapping.
 	pair = lazily(`^[\s-]*[\w.-]+:\s+[^\s"'#|>].*:(\s|$)`)
 )
@@ -117,7 +117,8 @@ func remedy(msg, line string) string {
 		return "; there is a no-break space in this line, which is no blank"
 	case tabbed().MatchString(line):
 		return "; indent with blanks, YAML takes no tabs there"
-	case strings.Contains(msg, "cannot start any token") && m != nil:
+	case m != nil && (strings.Contains(msg, "cannot start any token") || strings.Contains(msg, "alphabetic or numeric character") ||
+		strings.Contains(msg, "comment or line break")):
 		return fmt.Sprintf("; a text that begins with %s needs quotes", m[1])
 	case strings.Contains(msg, "mapping values are not allowed") && pair().MatchString(line):
 		return `; a text with ": " in it needs quotes`
