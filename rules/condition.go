@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -113,7 +114,7 @@ func (d *decoder) condition(n *yaml.Node, bound bindings) node {
 			in = n
 			v, ok := d.number(n, "share")
 			if seen.share = v; ok && (v <= 0 || v > 1) {
-				d.addf(n, codeValue, "share lies above 0 and up to 1")
+				d.addf(n, codeValue, "share lies above 0 and up to 1%s", asShare(v))
 			}
 		},
 		"stack": patterns(&seen.native, false),
@@ -143,7 +144,7 @@ func (d *decoder) alternatives(n *yaml.Node, php bool, bound bindings) []alterna
 		p, bad := parsePattern(text, php)
 		for _, i := range slices.Sorted(maps.Keys(bad)) {
 			at := d.lineOf(n, i)
-			d.at(at.line, at.col, codePattern, "%v", bad[i])
+			d.at(at.line, at.col, codePattern, "%v%s", bad[i], d.folded(n))
 			for _, as := range captures().FindAllStringSubmatch(lineAt(text, i), -1) {
 				bound[as[1]] = cel.StringType
 			}
@@ -160,7 +161,11 @@ func (d *decoder) alternatives(n *yaml.Node, php bool, bound bindings) []alterna
 	if n.Kind == yaml.ScalarNode {
 		return []alternative{one("", n)}
 	}
-	if !d.is(n, yaml.MappingNode, "write a pattern, or several with names") {
+	want := "write a pattern, or several with names"
+	if n.Kind == yaml.SequenceNode {
+		want = "write a pattern, or several with names: its lines stand below a |, and not in a list"
+	}
+	if !d.is(n, yaml.MappingNode, "%s", want) {
 		d.blind = true
 		return nil
 	}
@@ -175,6 +180,30 @@ func (d *decoder) alternatives(n *yaml.Node, php bool, bound bindings) []alterna
 		d.addf(n, codeMissing, "no pattern")
 	}
 	return out
+}
+
+// asShare says how to write a percentage.
+func asShare(v float64) string {
+	if v > 1 && v <= 100 {
+		return fmt.Sprintf("; for %g %% write %g", v, v/100)
+	}
+	return ""
+}
+
+// folded is what to do about a pattern whose lines YAML has made one of.
+func (d *decoder) folded(n *yaml.Node) string {
+	const remedy = "; write | before the lines, or YAML makes one of them"
+	switch {
+	case n.Style&yaml.FoldedStyle != 0:
+		return remedy
+	case n.Style != 0 || n.Line < 1 || n.Line > len(d.lines):
+		return ""
+	}
+	// A plain text that is longer than what stands on its first line goes on below.
+	if first := d.lines[n.Line-1]; !strings.Contains(first, n.Value) && strings.HasPrefix(n.Value, strings.TrimSpace(first[min(n.Column-1, len(first)):])) {
+		return remedy
+	}
+	return ""
 }
 
 // captures finds what a frame line captures, even when the line is bad.

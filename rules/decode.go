@@ -194,7 +194,11 @@ func (d *decoder) text(n *yaml.Node, what string) string {
 	if !d.is(n, yaml.ScalarNode, "%s is a text", what) {
 		return ""
 	}
-	if n.Tag != "!!str" {
+	switch {
+	case n.Tag == "!!null" && n.Value == "":
+		d.addf(n, codeType, "%s is empty%s", what, d.commented(n))
+		return ""
+	case n.Tag != "!!str":
 		d.addf(n, codeType, "%s: YAML reads %s as %s; put it in quotes", what, n.Value, strings.TrimPrefix(n.Tag, "!!"))
 		return ""
 	}
@@ -202,6 +206,17 @@ func (d *decoder) text(n *yaml.Node, what string) string {
 		d.addf(n, codeType, "%s: other YAML readers take %s for %s; put it in quotes", what, n.Value, trap)
 	}
 	return n.Value
+}
+
+// commented is what to do about a text that is none because it begins with #.
+func (d *decoder) commented(n *yaml.Node) string {
+	if n.Line < 1 || n.Line > len(d.lines) {
+		return ""
+	}
+	if _, rest, ok := strings.Cut(d.lines[n.Line-1], ":"); ok && strings.HasPrefix(strings.TrimSpace(rest), "#") {
+		return "; a text that begins with # needs quotes"
+	}
+	return ""
 }
 
 // filled reads a string that has to say something.
@@ -246,10 +261,22 @@ func (d *decoder) number(n *yaml.Node, what string) (float64, bool) {
 	}
 	v, err := strconv.ParseFloat(n.Value, 64)
 	if n.Tag != "!!int" && n.Tag != "!!float" || err != nil || v != v || leadingZero.MatchString(n.Value) {
-		d.addf(n, codeType, "%s is a number", what)
+		d.addf(n, codeType, "%s is a number%s", what, asNumber(n))
 		return 0, false
 	}
 	return v, true
+}
+
+// asNumber says how to write what was meant to be a number.
+func asNumber(n *yaml.Node) string {
+	text := strings.TrimSpace(n.Value)
+	if v, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(text, "%")), 64); err == nil && strings.HasSuffix(text, "%") {
+		return fmt.Sprintf("; for %s write %g", text, v/100)
+	}
+	if _, err := strconv.ParseFloat(text, 64); err == nil && n.Tag == "!!str" {
+		return "; write it without quotes"
+	}
+	return ""
 }
 
 // integer reads a whole number; false when it is none.
@@ -259,7 +286,7 @@ func (d *decoder) integer(n *yaml.Node, what string) (int, bool) {
 	}
 	v, err := strconv.Atoi(n.Value)
 	if n.Tag != "!!int" || err != nil || leadingZero.MatchString(n.Value) {
-		d.addf(n, codeType, "%s is a whole number", what)
+		d.addf(n, codeType, "%s is a whole number%s", what, asNumber(n))
 		return 0, false
 	}
 	return v, true

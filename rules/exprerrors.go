@@ -114,9 +114,20 @@ func misnomer(name string, called bool) (msg string, off int) {
 	case !knownSpace(name):
 		return "", 0
 	case strings.Contains(head, "."):
-		return fmt.Sprintf("no evidence is called %s%s", head, didYouMean(head, evidenceNames())), 0
+		return fmt.Sprintf("no evidence is called %s%s", head, likeEvidence(head)), 0
 	}
-	return fmt.Sprintf("no evidence is called %s%s", name, didYouMean(name, evidenceNames())), 0
+	return fmt.Sprintf("no evidence is called %s%s", name, likeEvidence(name)), 0
+}
+
+// likeEvidence names the evidence that was probably meant: what goes on where the
+// name ends (proc.cpu, of proc.cpu_pct), else what is spelt much like it.
+func likeEvidence(name string) string {
+	for _, n := range evidenceNames() {
+		if strings.HasPrefix(n, name+"_") {
+			return fmt.Sprintf(" (did you mean %s?)", n)
+		}
+	}
+	return didYouMean(name, evidenceNames())
 }
 
 // didYouMeanFold also sees that only the case of letters differs.
@@ -136,6 +147,8 @@ func advise(msg, text string, at int) string {
 		return msg + "; write the number with a decimal point"
 	case strings.Contains(msg, "applied to '(int, double)'"):
 		return msg + "; write the number without a decimal point"
+	case strings.HasPrefix(msg, "Syntax error"):
+		return adviseSyntax(msg, text, at)
 	}
 	m := undeclared().FindStringSubmatch(msg)
 	if m == nil {
@@ -151,6 +164,31 @@ func advise(msg, text string, at int) string {
 		}
 	}
 	return fmt.Sprintf("no evidence is called %s%s", m[1], didYouMean(m[1], evidenceNames()))
+}
+
+// operators are how other languages write what CEL writes otherwise.
+var operators = map[string]string{"and": "&&", "or": "||", "not": "!", "AND": "&&", "OR": "||", "NOT": "!", "<>": "!="}
+
+// adviseSyntax says what to write. What CEL's parser would have taken instead is a
+// list of its tokens, which tells nobody anything.
+func adviseSyntax(msg, text string, at int) string {
+	msg, _, _ = strings.Cut(msg, " expecting {")
+	before := strings.TrimRight(text[:at], " \t\n")
+	switch rest := text[at:]; {
+	case strings.HasPrefix(rest, "= ") || strings.HasPrefix(rest, "=") && !strings.HasPrefix(rest, "=="):
+		return msg + "; to compare write =="
+	case strings.HasSuffix(before, "%"):
+		return msg + "; write a percentage as a number: 50.0"
+	case strings.TrimSpace(rest) == "":
+		return "Syntax error: something is missing at the end"
+	default:
+		for other, ours := range operators {
+			if f := strings.Fields(rest); len(f) > 0 && f[0] == other {
+				return fmt.Sprintf("%s; for %s write %s", msg, other, ours)
+			}
+		}
+	}
+	return msg
 }
 
 // badRegexes finds the literal patterns of matches() that are none: CEL compiles them

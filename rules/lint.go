@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -253,7 +254,15 @@ func (l *linter) names(r *Rule) {
 			l.addf(r.at["bind"], codeUnused, "%s is bound, but message does not show it", n)
 		}
 	}
+	for _, m := range singleBraces.FindAllStringSubmatch(strings.Join(r.message.text, "\n"), -1) {
+		if _, bound := r.bind[m[1]]; bound || r.captures(m[1]) {
+			l.addf(r.at["message"], codeUnused, "message shows {%s} as it stands here; for its value write {{%s}}", m[1], m[1])
+		}
+	}
 }
+
+// singleBraces finds what looks like a placeholder and is none.
+var singleBraces = regexp.MustCompile(`\{([A-Za-z_][A-Za-z_0-9]*)\}`)
 
 func (l *linter) exceptions(r *Rule) {
 	for _, e := range r.exceptions {
@@ -261,6 +270,7 @@ func (l *linter) exceptions(r *Rule) {
 		case r.bad["match"]:
 		case !r.captures("site"):
 			l.addf(e.mark, codeException, "no frame line has as=site, so this exception never applies")
+		case e.until.IsZero(): // its date can't be read
 		case !l.o.Now.IsZero() && !l.o.Now.Before(e.until):
 			l.addf(e.mark, codeException, "this exception ended on %s", e.until.AddDate(0, 0, -1).Format(time.DateOnly))
 		}

@@ -272,6 +272,7 @@ func (d *decoder) exception(n *yaml.Node) exception {
 			t, err := time.Parse(time.DateOnly, n.Value)
 			if err != nil {
 				d.addf(n, codeType, want)
+				return
 			}
 			e.until = t.AddDate(0, 0, 1)
 		},

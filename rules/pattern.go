@@ -199,7 +199,24 @@ func parseLine(line string, php bool) (element, error) {
 		}
 		i++
 	}
-	return e.withAttributes(words[i:])
+	e, err := e.withAttributes(words[i:])
+	if err != nil && i < len(words) {
+		err = fmt.Errorf("%w%s", err, misspelt(words[0], php))
+	}
+	return e, err
+}
+
+// misspelt is said where a word does not fit in behind what was taken for the name,
+// and is perhaps the name itself.
+func misspelt(first string, php bool) string {
+	known := []string{"leaf", "root", "opt", "gap", "any"}
+	if php {
+		known = []string{"leaf", "root", "opt", "gap", "user", "internal"}
+	}
+	if slices.Contains(known, first) {
+		return ""
+	}
+	return didYouMeanFold(first, known)
 }
 
 func parseGap(e element, rest []string) (element, error) {
@@ -255,8 +272,13 @@ func checkRepeat(lo, hi int) error {
 func (e *element) setNames(w string) error {
 	off := e.column(w)
 	for n := range strings.SplitSeq(w, "|") {
-		if n == "" {
+		switch {
+		case n == "":
 			return fmt.Errorf("empty name in %q", w)
+		case strings.Trim(n, ".") == "" || strings.Trim(n, "…") == "":
+			return fmt.Errorf("for frames that are left out write gap M-N, not %s", n)
+		case strings.Trim(n, "?") == "":
+			return fmt.Errorf("%s is no name; for frames without one write gap M-N", n)
 		}
 		e.words = append(e.words, spelling{n, off})
 		off += len(n) + 1
@@ -272,8 +294,18 @@ func (e *element) setNames(w string) error {
 // setPHPNames reads name, class::method, or alternatives of either.
 func (e *element) setPHPNames(w string) error {
 	e.names = strings.Split(lower(w), "|")
-	if slices.Contains(e.names, "") {
-		return fmt.Errorf("empty name in %q", w)
+	for _, n := range e.names {
+		switch {
+		case n == "":
+			return fmt.Errorf("empty name in %q", w)
+		case strings.Trim(n, ".") == "" || strings.Trim(n, "…") == "":
+			return fmt.Errorf("for frames that are left out write gap M-N, not %s", n)
+		case strings.HasPrefix(n, "{"): // {closure:/srv/a.php:3}
+		case strings.HasSuffix(n, "()"):
+			return fmt.Errorf("write the name without (): %s", strings.TrimSuffix(w, "()"))
+		case strings.Contains(n, "->"):
+			return fmt.Errorf("write %s, as reports do", strings.ReplaceAll(w, "->", "::"))
+		}
 	}
 	return nil
 }

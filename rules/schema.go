@@ -11,7 +11,9 @@ import (
 // The types below are rule and test files as JSON Schema describes them, for
 // editors; the loader reads the YAML itself, and says more. A test holds their
 // keys against the loader's. A field's tags are its key (json), what it is
-// (XX
+// (doc), and what it must be: there at all (need), of some words (enum), between
+// bounds (min, max, above), of some form (pattern, and keys for a mapping's keys), or
+// not without entries (some); blank allows a text that says nothing.
 
 type ruleFile struct {
 	Schema     string            `json:"schema" need:"y" enum:"phpwhy/rule/v1" doc:"The version of the rule language."`
@@ -20,7 +22,7 @@ type ruleFile struct {
 	Overrides  string            `json:"overrides" pattern:"^[a-z][a-z0-9.-]*@[1-9][0-9]*$" doc:"The revision of the rule of the same id that this one replaces: mem.string-concat@3."`
 	Title      string            `json:"title" need:"y" doc:"The cause in a few words, as the end of a sentence."`
 	Severity   string            `json:"severity" need:"y" enum:"info|low|medium|high|critical" doc:"How bad it is."`
-	Maturity   string            `json:"maturity" enum:"experimental|stable|deprecated" doc:"Default stable."`
+	Maturity   string            `json:"maturity" enum:"experimental|stable|deprecated" doc:"How settled the rule is; of an experimental one no near miss is asked for yet. Default stable."`
 	Kind       string            `json:"kind" enum:"cause|benign" doc:"A cause of a hang, or a healthy state, which hides causes. Default cause."`
 	Labels     map[string]string `json:"labels" keys:"^[A-Za-z_][A-Za-z_0-9]*$" blank:"y" doc:"The author's own, to sort rules by: a team, a service."`
 	AppliesTo  appliesFile       `json:"applies_to" doc:"The targets that the rule is for; what is not known of a target excludes nothing."`
@@ -48,7 +50,7 @@ type conditionFile struct {
 	Not   *conditionFile  `json:"not" doc:"A condition that must not hold."`
 	Expr  string          `json:"expr" doc:"An expression (CEL) over the evidence, such as chain.steps >= 8."`
 	In    string          `json:"in" enum:"stops|samples|any" doc:"The events that stack and php look at. Default any."`
-	Share float64         `json:"share" above:"0" max:"1" doc:"The share of them that must match; without it one is enough."`
+	Share float64         `json:"share" above:"0" max:"1" doc:"The share of them that must match, as 0.8 for 80 %; without it one is enough."`
 	Stack patternsFile    `json:"stack" doc:"Frame lines for the native frames, or several patterns with names."`
 	PHP   patternsFile    `json:"php" doc:"Frame lines for PHP's frames, or several patterns with names."`
 }
@@ -194,18 +196,19 @@ func bounded(s schema, tag reflect.StructTag) schema {
 	return s
 }
 
-// conditionSchema allows the keys that go together.
+// conditionSchema allows the keys that go together. It says so key by key: of a oneOf
+// that nothing fits, editors complain about its first form, whichever was meant.
 func conditionSchema() schema {
 	s := object(reflect.TypeFor[conditionFile]())
-	var forms, others []schema
+	s["minProperties"] = 1
+	needs := schema{}
 	for _, alone := range []string{"all", "any", "not", "expr"} {
-		forms = append(forms, schema{"required": []string{alone}, "maxProperties": 1})
-		others = append(others, schema{"required": []string{alone}})
+		needs[alone] = schema{"maxProperties": 1}
 	}
-	s["oneOf"] = append(forms, schema{
-		"anyOf": []schema{{"required": []string{"stack"}}, {"required": []string{"php"}}},
-		"not":   schema{"anyOf": others},
-	})
+	for _, with := range []string{"in", "share"} {
+		needs[with] = schema{"anyOf": []schema{{"required": []string{"stack"}}, {"required": []string{"php"}}}}
+	}
+	s["dependencies"] = needs
 	return s
 }
 

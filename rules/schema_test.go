@@ -242,6 +242,23 @@ func TestSchemaAndLoaderAgreeOnShapes(t *testing.T) {
 	}
 }
 
+// TestTheSchemaSaysOfAConditionWhatIsWrongWithIt holds that no form is complained of
+// that the author did not choose: editors show the first message.
+func TestTheSchemaSaysOfAConditionWhatIsWrongWithIt(t *testing.T) {
+	s := compileSchema(t, RuleSchema())
+	for match, want := range map[string]string{
+		"{stack: leaf a, expr: stack.depth > 1}": "maxProperties: got 2, want 1",
+		"{in: stops}":                            "missing property 'stack'",
+		"{}":                                     "minProperties: got 0, want 1",
+		"[{php: user}]":                          "got array, want object",
+	} {
+		err := s.Validate(plainYAML(t, []byte(rule("a.b", match, ""))))
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "'all'") {
+			t.Errorf("%s: %v, want %s", match, err, want)
+		}
+	}
+}
+
 func TestSchemaAndLoaderAgreeOnEmptyTextsOfTests(t *testing.T) {
 	s := compileSchema(t, TestSchema())
 	for _, c := range []struct {

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"regexp"
 	"strconv"
@@ -23,6 +24,10 @@ const (
 
 // readable reports the bytes that YAML does not allow.
 func (d *decoder) readable() bool {
+	if first := d.lines[0]; strings.HasPrefix(first, "\xff\xfe") || strings.HasPrefix(first, "\xfe\xff") {
+		d.at(1, 1, codeYAML, "this is UTF-16; save the file as UTF-8")
+		return false
+	}
 	found := 0
 	for i, line := range d.lines {
 		for at := 0; at < len(line); {
@@ -88,11 +93,42 @@ func (d *decoder) syntax(err error) {
 	line = min(max(line, 1), len(d.lines))
 	for _, l := range []int{line, line - 1} {
 		if l >= 1 && unquoted().MatchString(d.lines[l-1]) {
-			line, msg = l, msg+needsQuotes
-			break
+			d.at(l, 1, codeYAML, "%s", msg+needsQuotes)
+			return
 		}
 	}
-	d.at(line, 1, codeYAML, "%s", msg)
+	d.at(line, 1, codeYAML, "%s%s", msg, remedy(msg, d.lines[line-1]))
+}
+
+var (
+	// tabbed finds a line that is indented with a tab.
+	tabbed = lazily(`^ *\t`)
+	// reserved finds a text that begins with a character that YAML keeps for itself.
+	reserved = lazily("[:-] +([@`%>*&])")
+	// pair finds a text with a colon in it, which YAML takes for a mapping.
+	pair = lazily(`^[\s-]*[\w.-]+:\s+[^\s"'#|>].*:(\s|$)`)
+)
+
+// remedy says what to do about a syntax error: yaml.v3 tells what its parser was
+// missing, and not what the author did.
+func remedy(msg, line string) string {
+	switch m := reserved().FindStringSubmatch(line); {
+	case strings.Contains(line, "\u00a0"):
+		return "; there is a no-break space in this line, which is no blank"
+	case tabbed().MatchString(line):
+		return "; indent with blanks, YAML takes no tabs there"
+	case m != nil && (strings.Contains(msg, "cannot start any token") || strings.Contains(msg, "alphabetic or numeric character") ||
+		strings.Contains(msg, "comment or line break")):
+		return fmt.Sprintf("; a text that begins with %s needs quotes", m[1])
+	case strings.Contains(msg, "mapping values are not allowed") && pair().MatchString(line):
+		return `; a text with ": " in it needs quotes`
+	case strings.Contains(msg, "mapping values are not allowed"), strings.Contains(msg, "did not find expected key"),
+		strings.Contains(msg, "did not find expected '-' indicator"), strings.Contains(msg, "could not find expected ':'"):
+		return "; compare its indentation with that of the lines before"
+	case strings.Contains(msg, "found unexpected end of stream"):
+		return "; a quote is not closed"
+	}
+	return ""
 }
 
 // breaks finds the line at which a file stops to be YAML: yaml.v3 names where the

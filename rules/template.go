@@ -38,10 +38,11 @@ func parseTemplate(s string, bound bindings) (*template, []error) {
 		name, pipe = strings.TrimSpace(name), strings.TrimSpace(pipe)
 		typ, known := bound[name]
 		if !known && bound != nil {
-			bad = append(bad, fmt.Errorf("{{%s}} is bound nowhere: neither in bind nor by as=%s", name, didYouMean(name, slices.Sorted(maps.Keys(bound)))))
+			bad = append(bad, fmt.Errorf("{{%s}} is bound nowhere: neither in bind nor by as=%s", name, toBind(name, bound)))
 		}
 		if _, ok := filters[pipe]; piped && !ok {
-			bad = append(bad, fmt.Errorf("no filter is called %q%s", pipe, didYouMean(pipe, slices.Sorted(maps.Keys(filters)))))
+			all := slices.Sorted(maps.Keys(filters))
+			bad = append(bad, fmt.Errorf("no filter is called %q%s; there are %s", pipe, didYouMean(pipe, all), strings.Join(all, ", ")))
 		}
 		if piped && filters[pipe] != nil && typ != nil && !numeric(typ) {
 			bad = append(bad, fmt.Errorf("{{%s|%s}} needs a number, and %s is of type %s", name, pipe, name, typ))
@@ -56,6 +57,15 @@ func parseTemplate(s string, bound bindings) (*template, []error) {
 		bad = append(bad, errors.New("{{ and }} don't pair up"))
 	}
 	return t, bad
+}
+
+// toBind says how to get at what a message wants to show: messages see names, and
+// names see evidence.
+func toBind(name string, bound bindings) string {
+	if _, short, ok := strings.Cut(name, "."); ok && evidence[name].typ != nil {
+		return fmt.Sprintf("; add bind: {%s: %s} and write {{%s}}", short, name, short)
+	}
+	return didYouMean(name, slices.Sorted(maps.Keys(bound)))
 }
 
 // numeric reports whether filters can show values of a type: numbers, and what may

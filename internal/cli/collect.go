@@ -39,12 +39,14 @@ func newCollect(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "collect",
 		Short: "Look at many workers at once and say which share a cause",
-		Long: `collect stops each PHP worker once per round, for as long as copying its stack takes and groups the workers by cause and by stack. Without --every and --for it makes one round. Without a choice it takes
-every PHP worker of the host: php-fpm, php, Apache with mod_php, and programs that have PHP inside.
+		Long: `collect stops each PHP worker once per round, for as long as copying its stack takes, and groups the workers by
+cause and by stack. Without --every and --for it makes one round, of which rules about what lasts stay undecided.
+Without a choice it takes every PHP worker of the host: php-fpm, php, Apache with mod_php, and programs that have
+PHP inside.
 With -o it also writes what it saw to a file, which "phpwhy report" reads alone or together with other hosts'. With -o - the
 capture goes to standard output, for another program, and there is no report.
 With --break workers are observed as "phpwhy attach" does, for a second in each round, four at a time.`,
-		Example: "  phpwhy collect\n  phpwhy collect --pool www --every 1s --for 30s -o www.zst\n  phpwhy collect --cgroup 4f5e1c0b9a8d --top",
+		Example: "  phpwhy collect\n  phpwhy collect --pool www --every 1s --for 30s -o www.zst\n  phpwhy collect --pool www --every 500ms --for 3s --fail-on high\n  phpwhy collect --cgroup 4f5e1c0b9a8d --top",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, done := unsuspended(cmd.Context(), s)
@@ -56,11 +58,11 @@ With --break workers are observed as "phpwhy attach" does, for a second in each 
 	c.workerFlags.flags(cmd)
 	c.keep.flags(cmd)
 	f := cmd.Flags()
-	f.DurationVar(&c.opt.Every, "every", 0, "time between the beginnings of two rounds")
+	f.DurationVar(&c.opt.Every, "every", 0, "time between the beginnings of two rounds (with --for or --top: 1s)")
 	f.DurationVar(&c.opt.For, "for", 0, "for how long to begin rounds (with --every alone: until it is interrupted)")
 	f.StringSliceVar(&c.opt.Break, "break", nil, "functions of the C library to stop at, such as mmap,mremap")
 	f.StringVar(&c.opt.Engine, "engine", "auto", "how to stop with --break: auto, hwbp, int3 or syscall")
-	f.IntVar(&c.opt.Concurrency, "concurrency", 0, "workers to stop and read side by side (default: 1 per processor, 4 on a busy host; 4 in all with --break)")
+	f.IntVar(&c.opt.Concurrency, "concurrency", 0, "workers to stop and read side by side (default: 1 per processor, 4 per processor on a busy host, 4 in all with --break)")
 	f.StringVar(&c.pause, "max-pause", "20%", "share of the time that workers may be stopped with --break, all taken together")
 	f.StringVarP(&c.out, "output", "o", "", "write the capture to this file (.zst: compressed)")
 	f.BoolVar(&c.top, "top", false, "show a table of causes that is renewed with each round (on a terminal only)")

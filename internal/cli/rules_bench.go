@@ -15,9 +15,9 @@ func newRulesBench(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench [DIR|FILE]...",
 		Short: "Measure how fast the rules match, and which are slow",
-		Long: `bench runs the rules, and made-up ones of the usual shape up to --rules, over
-made-up stacks of which no two are the same; on one core. Beside it stands the same
-work done by trying every pattern on every stack.`,
+		Long: `bench runs the rules, and made-up ones of the usual shape up to
+--rules-total, over made-up stacks of which no two are the same; on one core. Beside it
+stands the same work done by trying every pattern on --naive of the stacks.`,
 		Example: "  phpwhy rules bench\n  phpwhy rules bench --rules-total 0 /etc/phpwhy/rules",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := f.check(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -146,6 +147,18 @@ func wrong(file string, lines []string, st *stack.Stack) string {
 
 // TestCallersAreThoseOfTheHit is about what a reading after the fact would get
 // wrong: when a stack is read the worker has long called other functions.
+// TestCallersAreThoseOfTheHitInsideAPIDNamespace has phpwhy and the worker in one
+// of their own, where threads have other numbers than the kernel's programs see.
+func TestCallersAreThoseOfTheHitInsideAPIDNamespace(t *testing.T) {
+	needUprobes(t)
+	testphp.AllBuilds(t) // built before
+	out, err := exec.Command(testphp.Require(t, "unshare"), "--pid", "--fork", "--mount-proc", "--kill-child",
+		os.Args[0], "-test.v", "-test.run=^TestCallersAreThoseOfTheHit$/^(stripped|8.4-zts)$").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestCallersAreThoseOfTheHit/8.4-zts") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 func TestCallersAreThoseOfTheHit(t *testing.T) {
 	needUprobes(t)
 	for _, b := range testphp.AllBuilds(t) {

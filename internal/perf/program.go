@@ -74,7 +74,7 @@ const (
 	progKprobe, progPerfEvent            = 2, 7
 	pseudoMapFD, pseudoMapValue          = 1, 2
 
-	fnLookup, fnCPU, fnPidTgid, fnOutput, fnReadUser = 1, 8, 14, 25, 112
+	fnLookup, fnCPU, fnPidTgid, fnOutput, fnReadUser, fnPidTgidInside = 1, 8, 14, 25, 112, 120
 )
 
 // Registers: r0 is what a call returns, r1 to r5 are its arguments, r6 to r9
@@ -171,10 +171,13 @@ const (
 // of its buffer.
 type maps struct{ buffers, rings, ctl, heads, room int }
 
+// namespace is a pid namespace by its file's device and inode; 0 for the host's.
+type namespace struct{ dev, ino uint64 }
+
 // program makes the program of one breakpoint: it counts the hit, follows the
 // list if there is one, and hands everything to this processor's ring. The
 // kernel adds registers and stack, which the ring's event asks for.
-func program(m maps, kind, nodes int, f *Follow) []uint64 {
+func program(m maps, in namespace, kind, nodes int, f *Follow) []uint64 {
 	a := &asm{labels: make(map[string]int), jumps: make(map[int]string)}
 	a.mov(r6, r1)
 	if kind != clockKind {
@@ -192,7 +195,7 @@ func program(m maps, kind, nodes int, f *Follow) []uint64 {
 	a.call(fnLookup)
 	a.jump(opJeqImm, r0, 0, 0, "exit")
 	a.mov(r7, r0)
-	a.call(fnPidTgid)
+	a.thread(in)
 	a.op(opStoreW, fp, r0, fpKey, 0)
 	a.op(opShlImm, r0, 0, 0, tidShift)
 	a.store(fp, fpTID, r0)
@@ -220,6 +223,23 @@ func program(m maps, kind, nodes int, f *Follow) []uint64 {
 	a.movImm(r0, 0)
 	a.op(opExit, 0, 0, 0, 0)
 	return a.finish()
+}
+
+// thread puts the thread's number into r0, as it is known where phpwhy runs. Of a
+// thread of another namespace that is 0.
+func (a *asm) thread(in namespace) {
+	if in.ino == 0 {
+		a.call(fnPidTgid)
+		return
+	}
+	a.zero(fp, fpWord)
+	a.imm64(r1, 0, uint32(in.dev), uint32(in.dev>>32))
+	a.imm64(r2, 0, uint32(in.ino), uint32(in.ino>>32))
+	a.mov(r3, fp)
+	a.op(opAddImm, r3, 0, 0, fpWord)
+	a.movImm(r4, 8) // struct bpf_pidns_info: thread, process
+	a.call(fnPidTgidInside)
+	a.load(r0, fp, fpWord)
 }
 
 // readUser reads n bytes from the address in r3 to where dst and off say.

@@ -226,12 +226,26 @@ func (s *Session) SetHead(tid int, at remote.Addr) error {
 	return nil
 }
 
+// hostPIDs is the inode of the pid namespace that the system began with
+// (PROC_PID_INIT_INO in include/linux/proc_ns.h).
+const hostPIDs = 0xeffffffc
+
+// ownNamespace is the pid namespace whose numbers this process knows threads by.
+func ownNamespace() namespace {
+	var st unix.Stat_t
+	if unix.Stat("/proc/self/ns/pid", &st) != nil || st.Ino == hostPIDs {
+		return namespace{}
+	}
+	// The helper compares with the kernel's own dev_t: 12 bits of major, 20 of minor.
+	return namespace{uint64(unix.Major(st.Dev))<<20 | uint64(unix.Minor(st.Dev)), st.Ino}
+}
+
 func (s *Session) load(progType uint32, kind int) error {
 	nodes := FewNodes
 	if s.o.Long {
 		nodes = MaxNodes
 	}
-	fd, log, err := loadProgram(progType, program(s.maps, kind, nodes, s.o.Follow))
+	fd, log, err := loadProgram(progType, program(s.maps, ownNamespace(), kind, nodes, s.o.Follow))
 	if err != nil {
 		if log = strings.TrimSpace(log); log != "" {
 			lines := strings.Split(log, "\n")

@@ -124,6 +124,10 @@ func TestTheHolderOfALockIsFound(t *testing.T) {
 
 // flock(1) has taken the lock and ended; the sleep has inherited the file.
 func TestALockThatAChildInheritedNamesTheChild(t *testing.T) {
+	if !strings.Contains(readFile("/proc/2/comm"), "kthreadd") {
+		// locks_show in fs/locks.c: whoever took it has no number there any more.
+		t.Skip("in a pid namespace of its own, where /proc/locks leaves out what an ended process has locked")
+	}
 	path := lockFile(t)
 	c := shell(t, `exec 9>"$1"; flock 9; sleep 60 & echo $! >"$1.pid"; wait`, path)
 	if taker := holding(t, path).PID; taker == c.Process.Pid {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/phpwhy/phpwhy/internal/capture"
 	"github.com/phpwhy/phpwhy/internal/stack"
+	"github.com/phpwhy/phpwhy/rules"
 	"github.com/phpwhy/phpwhy/symbolize/remote"
 )
 
@@ -69,6 +70,27 @@ func TestJSONIsAsInTheGoldenFiles(t *testing.T) {
 		switch s.name {
 		case "concat-dwarf-colour", "doubtful-with-request", "hostile-names", "nothing-observed", "values":
 			t.Run(s.name, func(t *testing.T) { golden(t, s.name+".json", jsonOf(t, Build(s.capture, s.verdict))) })
+		}
+	}
+}
+
+// TestPastedStacksHaveNoTimes reads what gdb and strace have printed elsewhere.
+func TestPastedStacksHaveNoTimes(t *testing.T) {
+	for file, want := range map[string]string{
+		"recursion-8.2.36-stripped.gdb.txt": "from text: 1 stop, 0 samples",
+		"concat-8.2.36-stripped.strace.txt": "from text: 5 stops, 0 samples",
+	} {
+		text, err := os.ReadFile("../../rules/testdata/bt/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := rules.ParseBacktrace(string(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := textOf(t, scene{capture: capture.Pasted(o)})
+		if !strings.Contains(got, "\n"+want+"\n") || strings.Contains(got, "0 ms") {
+			t.Errorf("%s: got\n%s\nwant %s", file, got, want)
 		}
 	}
 }

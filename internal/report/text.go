@@ -349,6 +349,8 @@ func (t *textWriter) observed() {
 		t.prose("", dim, "one look at "+count(o.Samples, "thread")+"; "+paused)
 	case o.Engine == "none":
 		t.prose("", dim, fmt.Sprintf("looked at now and then for %s: %s; %s", duration(o.DurationMS*1000), count(o.Samples, "sample"), paused))
+	case o.Engine == "" && t.r.Target.PID == 0: // pasted text, of which nobody knows when it was
+		t.prose("", dim, "from text: "+events)
 	case o.Engine == "": // the end of the capture is lost, and the cost with it
 		t.prose("", dim, fmt.Sprintf("observed %s at least: %s", duration(o.DurationMS*1000), events))
 	default:

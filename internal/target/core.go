@@ -174,7 +174,10 @@ func (c *Core) read() error {
 		return fmt.Errorf("%w: no thread's registers are in it", ErrNotCore)
 	}
 	slices.SortStableFunc(c.loads, func(a, b *elf.Prog) int { return cmp.Compare(a.Vaddr, b.Vaddr) })
-	c.Threads, c.PID, c.cmdline, c.Signal = n.threads, n.pid, n.cmdline, n.signal
+	c.Threads, c.PID, c.cmdline = n.threads, n.pid, n.cmdline
+	if n.signal.ended() {
+		c.Signal = n.signal
+	}
 	if c.PID == 0 {
 		c.PID = c.Threads[0].TID
 	}

@@ -24,6 +24,15 @@ type Signal struct {
 	From int
 }
 
+// dumping are the signals for which the kernel writes a core (signal(7)). gdb's
+// gcore notes what a process was stopped by: SIGSTOP, of one that it attached to.
+var dumping = []syscall.Signal{syscall.SIGQUIT, syscall.SIGILL, syscall.SIGTRAP, syscall.SIGABRT, syscall.SIGBUS,
+	syscall.SIGFPE, syscall.SIGSEGV, syscall.SIGXCPU, syscall.SIGXFSZ, syscall.SIGSYS}
+
+// ended reports whether a process may have been ended by the signal that is noted in
+// its core.
+func (s Signal) ended() bool { return slices.Contains(dumping, s.Number) }
+
 // Describe is "signal 11 (segmentation fault) at 0x8".
 func (s Signal) Describe() string {
 	out := fmt.Sprintf("signal %d (%s)", int(s.Number), s.Number)
