@@ -120,6 +120,14 @@ func (s *session) blocked() (proc.Call, bool) {
 		}
 		time.Sleep(time.Millisecond)
 	}
+	// One that gets no processor meanwhile has not come to it. What several samples
+	// saw it in is what it goes back to.
+	for _, tid := range tids {
+		if at := s.pipe.waits.threads[tid]; at != nil && at.samples > 1 {
+			c := at.call
+			return c, c.Restarted(s.live.Mem) || s.facts.restarted(&c)
+		}
+	}
 	return proc.Call{}, false
 }
 

@@ -91,3 +91,26 @@ func TestAWorkerThatGetsItsProcessorIsNotSaidToStarve(t *testing.T) {
 		t.Errorf("with %v %% of a processor it is said that %s", cpu, note)
 	}
 }
+
+// TestAStarvedWorkerIsStillSaidToWaitForItsLock: it takes its time to get back into the
+// wait that it was looked at in.
+func TestAStarvedWorkerIsStillSaidToWaitForItsLock(t *testing.T) {
+	lock := filepath.Join(t.TempDir(), "cache.lock")
+	script := filepath.Join(t.TempDir(), "lock.php")
+	if err := os.WriteFile(script, []byte("<?php $f = fopen('"+lock+"', 'c'); echo \"ready\\n\"; flush(); flock($f, LOCK_EX); sleep(600);\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	holder := testphp.Start(t, testphp.Stripped(t), script)
+	awaitState(t, holder.PID, "S")
+	w := testphp.Start(t, testphp.Stripped(t), script)
+	awaitState(t, w.PID, "S")
+	testphp.Starve(t, w.PID)
+	o := Defaults()
+	o.For = 1500 * time.Millisecond
+	c, err := New().Attach(context.Background(), w.PID, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d samples, in state %v", c.Observation.Samples, c.Facts["proc.state"])
+	expect(t, c, map[string]any{"lock.path": lock, "lock.holder_pid": int64(holder.PID)})
+}
