@@ -41,7 +41,10 @@ func activity(r *Report) string {
 	if call == "" {
 		call = text(r.Facts["wait.syscall"])
 	}
-	s := "it waits in " + call + "() for " + on
+	s := "it waits in " + call + "()"
+	if on != text(r.Facts["fd.kind"]) { // a kind alone, such as a pipe to oneself, is nobody
+		s += " for " + on
+	}
 	if quiet, ok := r.Facts["fd.quiet_s"].(float64); ok {
 		s += fmt.Sprintf("; the connection has carried nothing for %.1f s", quiet)
 	}

@@ -38,6 +38,9 @@ func TestWhatNoRuleExplainsIsDescribed(t *testing.T) {
 		"waiting, at one look": {
 			map[string]any{"proc.state": "S", "wait.on": "/srv/x.fifo", "wait.syscall": "read"}, []string{""},
 			"it waits in read() for /srv/x.fifo"},
+		"waiting for nobody with a name": {
+			map[string]any{"proc.state": "S", "wait.on": "unix", "fd.kind": "unix", "wait.syscall": "poll"}, []string{"curl_exec"},
+			"it waits in curl_exec()\n"},
 		"running, at one look": {map[string]any{"proc.state": "R", "wait.on": "192.0.2.7:389"}, []string{"md5"}, ""},
 		"nothing known":        {nil, []string{"md5"}, ""},
 	}
