@@ -10,6 +10,8 @@ import (
 const (
 	// busyPct is from where on a worker computes rather than waits.
 	busyPct = 50.0
+	// idlePct is below what a worker does next to nothing.
+	idlePct = 10.0
 	// shortPct is from where on the lack of a processor is worth a word.
 	shortPct = 20.0
 	// oftenest is the share of what was seen that a function needs to be named.
@@ -35,6 +37,9 @@ func activity(r *Report) string {
 		return s
 	}
 	on := text(r.Facts["wait.on"])
+	if on == "" && call != "" && known && runnable < idlePct {
+		return "it waits in " + call + "()" + seen
+	}
 	if on == "" || text(r.Facts["proc.state"]) == "R" {
 		return ""
 	}

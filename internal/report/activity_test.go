@@ -35,6 +35,9 @@ func TestWhatNoRuleExplainsIsDescribed(t *testing.T) {
 		"waiting for a peer": {
 			map[string]any{"proc.runnable_pct": 0.1, "proc.cpu_pct": 0.1, "proc.state": "S", "wait.on": "192.0.2.7:389", "wait.syscall": "poll", "fd.quiet_s": 5.53}, []string{"ldap_bind", "ldap_bind"},
 			"it waits in ldap_bind() for 192.0.2.7:389; the connection has carried nothing for 5.5 s"},
+		"waiting for nothing but time": {
+			map[string]any{"proc.runnable_pct": 2.2, "proc.cpu_pct": 0.1, "proc.state": "S"}, []string{"usleep", "usleep", "proc_get_status"},
+			"it waits in usleep() in 2 of 3 samples"},
 		"waiting, at one look": {
 			map[string]any{"proc.state": "S", "wait.on": "/srv/x.fifo", "wait.syscall": "read"}, []string{""},
 			"it waits in read() for /srv/x.fifo"},

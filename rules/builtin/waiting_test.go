@@ -28,6 +28,7 @@ var waiting = []hang{
 	{rule: "wait.child-process", at: `shell_exec(`},
 	{rule: "wait.child-process", label: "proc_close", script: "proc_close", at: `proc_close(`},
 	{rule: "wait.child-process", label: "mail", script: "wait.mail", at: `mail('shop`, args: sendmail},
+	{rule: "wait.child-process", label: "write", script: "wait.popen-write", at: `fwrite(`},
 	{rule: "wait.client-write", at: `echo str_repeat(`, start: request},
 	{rule: "wait.client-upload", at: `php://input`, start: upload},
 	{rule: "wait.client-upload", label: "before the script", start: uploadFirst},
