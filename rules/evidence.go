@@ -54,6 +54,7 @@ var evidence = map[string]struct {
 	"stack.php_depth":        {cel.IntType, "any stack with PHP frames"},
 	"stack.php_depth_growth": {cel.IntType, "attach takes several stacks; dump takes one"},
 	"stack.php_repeat":       {cel.IntType, "any stack with PHP frames"},
+	"stack.php_repeated":     {cel.StringType, "any stack with PHP frames"},
 	"stack.call":             {cel.StringType, "a stack whose innermost PHP function is an internal one"},
 	"stack.site_share":       {cel.DoubleType, "any stack with PHP frames"},
 
@@ -250,7 +251,10 @@ func count(o *Observation) (stops, samples int) {
 
 // collectStacks derives the evidence about depth and sameness.
 func collectStacks(o *Observation, vars map[string]any) {
-	type shape struct{ depth, php, repeat int }
+	type shape struct {
+		depth, php, repeat int
+		repeated           string // the function that is on the stack repeat times
+	}
 	shapes := make([]shape, len(o.Stacks))
 	sites := make([]string, len(o.Stacks))
 	calls := make([]string, len(o.Stacks))
@@ -269,7 +273,9 @@ func collectStacks(o *Observation, vars map[string]any) {
 			}
 			if !f.Internal {
 				repeats[name]++
-				shapes[i].repeat = max(shapes[i].repeat, repeats[name])
+				if n := repeats[name]; n > shapes[i].repeat {
+					shapes[i].repeat, shapes[i].repeated = n, strings.TrimPrefix(name, "::")
+				}
 				if sites[i] == "" {
 					sites[i] = name + "\x00" + f.File
 				}
@@ -283,7 +289,10 @@ func collectStacks(o *Observation, vars map[string]any) {
 	for i := range o.Events {
 		ev := &o.Events[i]
 		s := shapes[ev.Stack]
-		top.depth, top.php, top.repeat = max(top.depth, s.depth), max(top.php, s.php), max(top.repeat, s.repeat)
+		top.depth, top.php = max(top.depth, s.depth), max(top.php, s.php)
+		if s.repeat > top.repeat {
+			top.repeat, top.repeated = s.repeat, s.repeated
+		}
 		if s.php > 0 {
 			if seen == 0 {
 				first = s.php
@@ -309,7 +318,8 @@ func collectStacks(o *Observation, vars map[string]any) {
 	if seen == 0 {
 		return
 	}
-	vars["stack.php_depth"], vars["stack.php_repeat"] = int64(top.php), int64(top.repeat)
+	vars["stack.php_depth"] = int64(top.php)
+	vars["stack.php_repeat"], vars["stack.php_repeated"] = int64(top.repeat), top.repeated
 	if seen > 1 {
 		vars["stack.php_depth_growth"] = int64(last - first)
 	}

@@ -188,8 +188,24 @@ func (w *waitTracker) once(l *target.Live, c proc.Call) {
 }
 
 func (w *waitTracker) judge(of *wait) {
-	if w.longest == nil || of.lasting > w.longest.lasting {
+	switch {
+	case of.limited && of.timeout == 0: // it asks, and waits for nothing
+	case w.longest == nil || of.lasting > w.longest.lasting:
 		w.longest = of
+	default:
+		w.longest.hears(of)
+	}
+}
+
+// hears takes over for how long a later wait knows the same connection to be quiet:
+// who wakes up now and then has waited for it all the time.
+func (w *wait) hears(of *wait) {
+	if w.fd == nil || of.fd == nil || of.fd.Number != w.fd.Number || of.fd.Peer != w.fd.Peer {
+		return
+	}
+	was, known := w.quiet()
+	if now, ok := of.quiet(); ok && known && now > was {
+		w.fd.Quiet += now - was
 	}
 }
 

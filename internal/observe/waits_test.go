@@ -120,3 +120,41 @@ func TestAWorkerThatComputesWaitsForNothing(t *testing.T) {
 		expect(t, c, map[string]any{"wait.lasting_s": 0.0})
 	}
 }
+
+func TestAWaitInPiecesIsAsLongAsTheConnectionIsQuiet(t *testing.T) {
+	opt := Defaults()
+	opt.For = 3 * time.Second
+	// The first piece is the longest.
+	pid, peer := silentPeer(t, testphp.Stripped(t), `for ($us = 1500000;; $us = 350000) { $r = [$connection]; $w = $e = null; stream_select($r, $w, $e, 0, $us); }`)
+	began := time.Now()
+	got, err := New().Attach(context.Background(), pid, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, got, map[string]any{"fd.peer": peer})
+	// The last piece that was seen twice began at most two of them ago.
+	whole := time.Since(began).Seconds()
+	if s, ok := got.Facts["wait.for_s"].(float64); !ok || s < got.Events[len(got.Events)-1].At.Seconds()-1 || s > whole+5 {
+		t.Errorf("a wait of %.1f s is said to last %v s", whole, got.Facts["wait.for_s"])
+	}
+}
+
+func TestWhoAsksAgainAndAgainDoesNotWait(t *testing.T) {
+	opt := Defaults()
+	opt.For = time.Second
+	for name, rest := range map[string]string{
+		"select": `for (;;) { $r = [$connection]; $w = $e = null; stream_select($r, $w, $e, 0, 0); }`,
+		"poll":   `stream_set_timeout($connection, 0); for (;;) { feof($connection); }`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			pid, _ := silentPeer(t, testphp.Stripped(t), rest)
+			got, err := New().Attach(context.Background(), pid, opt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if on, ok := got.Facts["wait.on"]; ok || len(got.Observation.Notes) > 0 {
+				t.Errorf("it is said to wait for %v: %q", on, got.Observation.Notes)
+			}
+		})
+	}
+}

@@ -180,6 +180,10 @@ func (t *textWriter) request(wanted bool) {
 	}
 	if age, known := q.Age(); known {
 		s += ", for " + duration(age*1000)
+		// A worker that hangs begins nothing: what was seen before is of other requests.
+		if age < t.r.Observation.DurationMS {
+			s += ", begun while the worker was watched"
+		}
 	}
 	t.prose("  request: ", plain, s)
 }
@@ -252,6 +256,9 @@ func (t *textWriter) unexplained() {
 		}
 	}
 	t.request(true)
+	if s := activity(t.r); s != "" {
+		t.prose("  ", plain, s)
+	}
 	if len(t.r.Stacks) == 0 {
 		t.prose("  ", plain, "no breakpoint was hit and no sample was taken")
 	}

@@ -116,6 +116,8 @@ type Wait struct {
 	Chain    []int `json:"chain"`
 	Deadlock bool  `json:"deadlock"`
 	Workers  []int `json:"workers"` // that wait
+
+	ended bool // the holder has
 }
 
 // Finding is a rule that matches workers, wherever in their code.

@@ -18,6 +18,7 @@ type edge struct {
 	kind, what string
 	pid        int    // 0: nobody is known
 	who        string // its command line, if that is known
+	ended      bool   // it has, without giving back what it has
 }
 
 // waiting reads it off a worker's facts.
@@ -32,15 +33,16 @@ func waiting(facts map[string]any) (edge, bool) {
 	}
 	switch {
 	case str("lock.kind") != "":
-		return edge{str("lock.kind"), str("lock.path"), num("lock.holder_pid"), str("lock.holder_cmdline")}, true
+		ended, _ := facts["lock.holder_ended"].(bool)
+		return edge{str("lock.kind"), str("lock.path"), num("lock.holder_pid"), str("lock.holder_cmdline"), ended}, true
 	case num("lock.contended_pid") > 0:
-		return edge{"lock", str("lock.contended_path"), num("lock.contended_pid"), inBrackets(str("lock.contended_holder"))}, true
+		return edge{"lock", str("lock.contended_path"), num("lock.contended_pid"), inBrackets(str("lock.contended_holder")), false}, true
 	case num("child.pid") > 0:
-		return edge{"child", str("child.cmdline"), num("child.pid"), ""}, true
+		return edge{"child", str("child.cmdline"), num("child.pid"), "", false}, true
 	case num("fd.held_by") > 0:
-		return edge{cmp.Or(str("fd.kind"), "file"), str("fd.path"), num("fd.held_by"), inBrackets(str("fd.holder"))}, true
+		return edge{cmp.Or(str("fd.kind"), "file"), str("fd.path"), num("fd.held_by"), inBrackets(str("fd.holder")), false}, true
 	case str("fd.peer") != "" || num("fd.peer_pid") > 0:
-		return edge{"peer", cmp.Or(str("fd.peer"), str("fd.local"), "a socket"), num("fd.peer_pid"), str("fd.peer_cmdline")}, true
+		return edge{"peer", cmp.Or(str("fd.peer"), str("fd.local"), "a socket"), num("fd.peer_pid"), str("fd.peer_cmdline"), false}, true
 	}
 	return edge{}, false
 }
@@ -63,7 +65,7 @@ func (s *sorter) waits() {
 		w := &s.m.Workers[i]
 		// Who is idle waits for a client, which is no matter.
 		if f := leading(s.found[i]); f == nil || f.Kind != rules.Benign {
-			if e, ok := waiting(w.Facts); ok && !running(w.Facts) {
+			if e, ok := waiting(w.Facts); ok && !running(w.Facts) && (e.kind == "peer" || s.lasts(i)) {
 				edges[i] = e
 			}
 		}
@@ -85,6 +87,22 @@ func (s *sorter) waits() {
 	for g := range s.m.Groups {
 		s.m.Groups[g].Waits = s.waitsOf(&s.m.Groups[g], edges, holder)
 	}
+}
+
+// lasts reports whether worker i is held up by what its last look saw it wait for, be
+// it one wait or many: a lock that all take for a moment is in its turn somebody's.
+func (s *sorter) lasts(i int) bool {
+	w := s.b.workers[s.from[i]]
+	if d, _ := w.Facts["wait.lasting_s"].(float64); d > 0 {
+		return true
+	}
+	n := 0
+	for k, c := range w.counts {
+		if k.stack == w.last {
+			n += c
+		}
+	}
+	return 2*n >= w.Looks
 }
 
 type waitKey struct {
@@ -115,7 +133,7 @@ func (s *sorter) waitsOf(g *Group, edges []edge, holder func(int) int) []Wait {
 
 // wait describes what worker i waits for, and follows those who have it.
 func (s *sorter) wait(i int, e edge, holder func(int) int) Wait {
-	w := Wait{Kind: e.kind, What: e.what, HolderPID: e.pid, Holder: holder(i), Chain: []int{}}
+	w := Wait{Kind: e.kind, What: e.what, HolderPID: e.pid, Holder: holder(i), Chain: []int{}, ended: e.ended}
 	if w.Holder < 0 {
 		w.HolderWho = e.who
 		return w
@@ -242,13 +260,31 @@ func (m *Model) summary() string {
 		}
 	}
 	if len(g.Waits) > 0 && 2*len(g.Waits[0].Workers) > len(g.Workers) {
-		return of(len(g.Waits[0].Workers), n) + " " + m.Waiting(&g.Waits[0])
+		w := m.everywhere(&g.Waits[0])
+		return of(len(w.Workers), n) + " " + m.Waiting(&w)
 	}
 	s := of(len(g.Workers), n) + ": " + lower(g.Title)
 	if g.Site.File != "" {
 		s += fmt.Sprintf(", at %s:%d", g.Site.File, g.Site.Line)
 	}
 	return s
+}
+
+// everywhere is a wait with the workers of all groups that wait so: others may have
+// come to the same lock in other code.
+func (m *Model) everywhere(w *Wait) Wait {
+	all := *w
+	all.Workers = nil
+	host := m.Workers[w.Workers[0]].Host
+	for g := range m.Groups {
+		for i := range m.Groups[g].Waits {
+			o := &m.Groups[g].Waits[i]
+			if o.Kind == w.Kind && o.What == w.What && o.HolderPID == w.HolderPID && m.Workers[o.Workers[0]].Host == host {
+				all.Workers = append(all.Workers, o.Workers...)
+			}
+		}
+	}
+	return all
 }
 
 // PID is a process of a host, with the host's name where there are several.
@@ -270,6 +306,10 @@ func (m *Model) Waiting(w *Wait) string {
 	case "peer":
 	case "child":
 		s += "a child"
+	case "semaphore":
+		s += "a semaphore"
+	case "futex":
+		s += "a lock in memory"
 	default:
 		s += w.Kind
 	}
@@ -290,6 +330,9 @@ func (m *Model) Waiting(w *Wait) string {
 		return s + ", pid " + pid
 	}
 	s += hasIt(w.Kind) + pid
+	if w.ended {
+		return s + ", which has ended"
+	}
 	if w.Holder < 0 {
 		if w.HolderWho != "" {
 			s += " (" + w.HolderWho + ")"

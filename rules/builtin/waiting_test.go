@@ -27,6 +27,8 @@ var waiting = []hang{
 		args: extension("-d", "extension=apcu", "-d", "apc.enable_cli=1"), long: true},
 	{rule: "wait.child-process", at: `shell_exec(`},
 	{rule: "wait.child-process", label: "proc_close", script: "proc_close", at: `proc_close(`},
+	{rule: "wait.child-process", label: "mail", script: "wait.mail", at: `mail('shop`, args: sendmail},
+	{rule: "wait.child-process", label: "write", script: "wait.popen-write", at: `fwrite(`},
 	{rule: "wait.client-write", at: `echo str_repeat(`, start: request},
 	{rule: "wait.client-upload", at: `php://input`, start: upload},
 	{rule: "wait.client-upload", label: "before the script", start: uploadFirst},
@@ -38,6 +40,9 @@ var waiting = []hang{
 	{rule: "wait.stdin-read", at: `fgets(STDIN`, start: stdin},
 	{rule: "wait.fpm-stderr-pipe", at: `fwrite($log`, start: fullPipe},
 }
+
+// sendmail is one that does not end.
+func sendmail(php) ([]string, bool) { return []string{"-d", "sendmail_path=sleep 60"}, true }
 
 // cannot is the pid of a worker that this build can't be made to hang.
 const cannot = 0

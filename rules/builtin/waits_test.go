@@ -26,6 +26,7 @@ var waits = []hang{
 	{rule: "wait.memcached", script: "wait.memcached-stopped", at: `->get(`, args: memcached, server: "memcached", long: true},
 	{rule: "wait.http-stream", at: `file_get_contents(`},
 	{rule: "wait.http-stream", script: "wait.http-stream-body", at: `file_get_contents(`},
+	{rule: "wait.http-stream", script: "wait.soap", at: `__soapCall(`, args: extension("-d", "extension=soap"), long: true},
 	{rule: "wait.tls-handshake", at: `stream_socket_client("ssl`, args: extension()},
 	{rule: "wait.tls-handshake", script: "wait.tls-handshake-https", at: `file_get_contents(`, args: extension()},
 	{rule: "wait.curl", at: `curl_exec(`, args: curl, long: true},
