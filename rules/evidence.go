@@ -76,6 +76,7 @@ var evidence = map[string]struct {
 	"wait.fds":       {cel.IntType, "a thread in PHP code that waits for file descriptors"},
 
 	"fd.peer_pid":       {cel.IntType, "phpwhy collect, of a connection whose other end is on this host"},
+	"fd.peer_stopped":   {cel.BoolType, "phpwhy collect, of a connection whose other end is on this host"},
 	"fd.peer_cmdline":   {cel.StringType, "phpwhy collect, of a connection whose other end is on this host"},
 	"fd.held_by":        {cel.IntType, howHeld},
 	"fd.holder":         {cel.StringType, howHeld},
@@ -87,6 +88,7 @@ var evidence = map[string]struct {
 	"lock.holder_pid":       {cel.IntType, howHeld},
 	"lock.holder_cmdline":   {cel.StringType, howHeld},
 	"lock.holder_ended":     {cel.BoolType, howHeld},
+	"lock.holder_stopped":   {cel.BoolType, howHeld},
 	"lock.contended_path":   {cel.StringType, howHeld},
 	"lock.contended_holder": {cel.StringType, howHeld},
 	"lock.contended_pid":    {cel.IntType, howHeld},

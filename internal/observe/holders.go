@@ -44,6 +44,7 @@ func (s *session) holderFacts(m map[string]any) {
 	if of := s.pipe.waits.longest; of != nil && of.fd != nil && of.peers <= 1 && of.call.Number != proc.SysAccept && of.call.Number != proc.SysAccept4 {
 		if h, ok := s.peers.Of(w.p, *of.fd); ok {
 			m["fd.peer_pid"], m["fd.peer_cmdline"] = int64(h.PID), discreet(h.Cmdline)
+			m["fd.peer_stopped"] = h.Stopped
 		}
 	}
 	b, ok := s.blocked()
@@ -160,7 +161,7 @@ func (w *holders) heldBy(hs []proc.Holder) {
 	if len(hs) > 0 && hs[0].PID > 0 {
 		w.m["lock.holder_pid"] = int64(hs[0].PID)
 		w.m["lock.holder_cmdline"] = discreet(hs[0].Cmdline)
-		w.m["lock.holder_ended"] = hs[0].Ended
+		w.m["lock.holder_ended"], w.m["lock.holder_stopped"] = hs[0].Ended, hs[0].Stopped
 	}
 }
 

@@ -123,6 +123,7 @@ type Holder struct {
 	PID     int // 0: there is one, but it can't be seen from here
 	Cmdline string
 	Ended   bool // the process that took it is gone
+	Stopped bool // by a signal: it gives nothing back before it is continued
 }
 
 // String names it for people: "pid 812 (php-fpm: pool www)".
@@ -132,10 +133,15 @@ func (h Holder) String() string {
 		return "a process that can't be seen from here"
 	case h.Ended:
 		return fmt.Sprintf("pid %d (it has ended)", h.PID)
-	case h.Cmdline == "":
-		return fmt.Sprintf("pid %d", h.PID)
 	}
-	return fmt.Sprintf("pid %d (%s)", h.PID, h.Cmdline)
+	s := fmt.Sprintf("pid %d", h.PID)
+	if h.Cmdline != "" {
+		s += fmt.Sprintf(" (%s)", h.Cmdline)
+	}
+	if h.Stopped {
+		s += ", stopped by a signal"
+	}
+	return s
 }
 
 // maxCmdline bounds a command line that is shown beside a pid, in bytes.
@@ -149,6 +155,9 @@ func NewHolder(pid int) Holder {
 	h := Holder{PID: pid, Cmdline: ShortCmdline(pid)}
 	if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); errors.Is(err, os.ErrNotExist) {
 		h.Ended = true
+	}
+	if t, err := ReadTimes(pid); err == nil {
+		h.Stopped = t.State == 'T'
 	}
 	return h
 }

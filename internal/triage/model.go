@@ -117,7 +117,7 @@ type Wait struct {
 	Deadlock bool  `json:"deadlock"`
 	Workers  []int `json:"workers"` // that wait
 
-	ended bool // the holder has
+	fate fate // of the holder
 }
 
 // Finding is a rule that matches workers, wherever in their code.

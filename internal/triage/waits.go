@@ -18,8 +18,11 @@ type edge struct {
 	kind, what string
 	pid        int    // 0: nobody is known
 	who        string // its command line, if that is known
-	ended      bool   // it has, without giving back what it has
+	fate       fate
 }
+
+// fate is what keeps a holder from giving back what it has.
+type fate struct{ ended, stopped bool }
 
 // waiting reads it off a worker's facts.
 func waiting(facts map[string]any) (edge, bool) {
@@ -33,16 +36,19 @@ func waiting(facts map[string]any) (edge, bool) {
 	}
 	switch {
 	case str("lock.kind") != "":
-		ended, _ := facts["lock.holder_ended"].(bool)
-		return edge{str("lock.kind"), str("lock.path"), num("lock.holder_pid"), str("lock.holder_cmdline"), ended}, true
+		var f fate
+		f.ended, _ = facts["lock.holder_ended"].(bool)
+		f.stopped, _ = facts["lock.holder_stopped"].(bool)
+		return edge{str("lock.kind"), str("lock.path"), num("lock.holder_pid"), str("lock.holder_cmdline"), f}, true
 	case num("lock.contended_pid") > 0:
-		return edge{"lock", str("lock.contended_path"), num("lock.contended_pid"), inBrackets(str("lock.contended_holder")), false}, true
+		return edge{"lock", str("lock.contended_path"), num("lock.contended_pid"), inBrackets(str("lock.contended_holder")), fate{}}, true
 	case num("child.pid") > 0:
-		return edge{"child", str("child.cmdline"), num("child.pid"), "", false}, true
+		return edge{"child", str("child.cmdline"), num("child.pid"), "", fate{}}, true
 	case num("fd.held_by") > 0:
-		return edge{cmp.Or(str("fd.kind"), "file"), str("fd.path"), num("fd.held_by"), inBrackets(str("fd.holder")), false}, true
+		return edge{cmp.Or(str("fd.kind"), "file"), str("fd.path"), num("fd.held_by"), inBrackets(str("fd.holder")), fate{}}, true
 	case str("fd.peer") != "" || num("fd.peer_pid") > 0:
-		return edge{"peer", cmp.Or(str("fd.peer"), str("fd.local"), "a socket"), num("fd.peer_pid"), str("fd.peer_cmdline"), false}, true
+		stopped, _ := facts["fd.peer_stopped"].(bool)
+		return edge{"peer", cmp.Or(str("fd.peer"), str("fd.local"), "a socket"), num("fd.peer_pid"), str("fd.peer_cmdline"), fate{stopped: stopped}}, true
 	}
 	return edge{}, false
 }
@@ -133,7 +139,7 @@ func (s *sorter) waitsOf(g *Group, edges []edge, holder func(int) int) []Wait {
 
 // wait describes what worker i waits for, and follows those who have it.
 func (s *sorter) wait(i int, e edge, holder func(int) int) Wait {
-	w := Wait{Kind: e.kind, What: e.what, HolderPID: e.pid, Holder: holder(i), Chain: []int{}, ended: e.ended}
+	w := Wait{Kind: e.kind, What: e.what, HolderPID: e.pid, Holder: holder(i), Chain: []int{}, fate: e.fate}
 	if w.Holder < 0 {
 		w.HolderWho = e.who
 		return w
@@ -330,13 +336,16 @@ func (m *Model) Waiting(w *Wait) string {
 		return s + ", pid " + pid
 	}
 	s += hasIt(w.Kind) + pid
-	if w.ended {
+	if w.fate.ended {
 		return s + ", which has ended"
 	}
-	if w.Holder < 0 {
-		if w.HolderWho != "" {
-			s += " (" + w.HolderWho + ")"
-		}
+	if w.Holder < 0 && w.HolderWho != "" {
+		s += " (" + w.HolderWho + ")"
+	}
+	switch {
+	case w.fate.stopped:
+		return s + ", which was stopped by a signal and does nothing until it is continued"
+	case w.Holder < 0:
 		return s + ", which was not looked at"
 	}
 	switch {

@@ -31,6 +31,12 @@ func TestTheSummaryCountsThoseWhoWaitWhereverTheyDo(t *testing.T) {
 				b.see(web1, pid, 1, doing("apcu_fetch", "Cache.php", 5, ended))
 			}
 		}, "3 of 3 workers wait for a lock in memory, held by pid 7, which has ended"},
+		"a server that somebody has stopped": {func(b *Builder) {
+			for pid := 1; pid <= 2; pid++ {
+				b.see(web1, pid, 1, doing("mysqli_query", "Db.php", 5, map[string]any{"proc.state": "S", "fd.peer": "127.0.0.1:3306", "fd.peer_pid": int64(9),
+					"fd.peer_cmdline": "mariadbd", "fd.peer_stopped": true}))
+			}
+		}, "2 of 2 workers wait for 127.0.0.1:3306, which is pid 9 (mariadbd), which was stopped by a signal and does nothing until it is continued"},
 		"a semaphore": {func(b *Builder) {
 			b.see(web1, 1, 1, doing("sem_acquire", "Queue.php", 5, map[string]any{"proc.state": "S", "lock.kind": "semaphore", "lock.holder_pid": int64(7)}))
 			b.see(web1, 2, 1, doing("sem_acquire", "Queue.php", 5, map[string]any{"proc.state": "S", "lock.kind": "semaphore", "lock.holder_pid": int64(7)}))
