@@ -36,6 +36,18 @@ func (s Signal) Describe() string {
 	return out
 }
 
+// dumps reports whether a signal can have made the kernel write a core
+// (SIG_KERNEL_COREDUMP_MASK in linux/signal.h). Another one is what gcore has stopped a
+// process with, which went on.
+func dumps(s syscall.Signal) bool {
+	switch s {
+	case syscall.SIGQUIT, syscall.SIGILL, syscall.SIGTRAP, syscall.SIGABRT, syscall.SIGBUS,
+		syscall.SIGFPE, syscall.SIGSEGV, syscall.SIGXCPU, syscall.SIGXFSZ, syscall.SIGSYS:
+		return true
+	}
+	return false
+}
+
 // The notes that are read (elf.h, core(5)).
 const (
 	ntPRStatus = 1
