@@ -163,7 +163,11 @@ func (c *collectFlags) run(ctx context.Context, s streams) error {
 	}
 	err = errors.Join(err, showMany(s, c.format, m))
 	if err == nil && res.Looks == 0 && res.First != nil {
-		return res.First // nobody could be looked at
+		// Nobody could be looked at.
+		if errors.Is(res.First, observe.ErrNoBreakpoint) {
+			return usageErrorf("--break %s: %w", strings.Join(c.opt.Break, ","), res.First)
+		}
+		return res.First
 	}
 	c.gate.many(m)
 	return c.gate.verdict(err)
@@ -273,7 +277,7 @@ func (b *bar) done(int) {}
 
 func (b *bar) close() {
 	if b.shown {
-		fmt.Fprint(b.w, "\r\x1b[K")
+		fmt.Fprint(b.w, wipe())
 		b.shown = false
 	}
 }

@@ -210,6 +210,9 @@ func (w *watchFlags) run(ctx context.Context, s streams) error {
 		return err
 	}
 	log := newLog(s)
+	// A line that could not be written is counted and said when it happens, and a watch
+	// goes on.
+	s.out = unremembered(s.out)
 	o := daemon.Options{Policy: w.policy, Every: w.every, Observe: w.obs.For, Out: s.out, Log: log.line, Env: os.Getenv}
 	var err error
 	if w.listen != "" {
