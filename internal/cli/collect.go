@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -144,8 +143,8 @@ func (c *collectFlags) run(ctx context.Context, s streams) error {
 	if err == nil && t.out != nil {
 		err = t.out.Close()
 	}
-	if err != nil && t.to != nil && errors.Is(err, syscall.ENOSPC) {
-		err = fmt.Errorf("-o %s: %w", c.out, err)
+	if err != nil && t.to != nil && fullDisk(err) {
+		err = fmt.Errorf("-o %s: %w", c.out, reason(err))
 	}
 	if err != nil && res.Looks == 0 {
 		return err
