@@ -134,16 +134,24 @@ type gdbLine struct {
 	lines int
 }
 
-// maxFolds bounds the lines that one frame is folded into, by its arguments mostly, of
-// which gdb shows 200 characters each.
-const maxFolds = 200
+// maxFolds and maxFolded bound the lines and bytes that one frame is folded into, by its
+// arguments mostly, of which gdb shows 200 characters each.
+const (
+	maxFolds  = 200
+	maxFolded = 64 << 10
+)
 
 // folded reads a further line of a frame that gdb has folded at the terminal's width,
 // between its arguments or behind them. Other lines below a frame are its variables (bt full).
 func (p *parser) folded(t string) {
 	l := p.gdb
+	if l.lines == maxFolds || len(l.text)+len(t) > maxFolded {
+		return
+	}
 	inside := strings.Count(l.text, "(") > strings.Count(l.text, ")")
-	if !inside && !strings.HasPrefix(t, "at ") && !strings.HasPrefix(t, "from ") || l.lines == maxFolds {
+	placed := strings.Contains(l.text, ") at ") || strings.Contains(l.text, ") from ")
+	place := strings.HasPrefix(t, "at ") || strings.HasPrefix(t, "from ")
+	if !inside && (placed || !place) {
 		return
 	}
 	l.text += " " + t

@@ -212,6 +212,7 @@ func TestGDBFoldsLinesAtTheTerminalsWidth(t *testing.T) {
     ptr=0x7f1b28e00000)
     at /usr/src/php-8.2/Zend/zend_alloc.c:1549
         new_size = <optimized out>
+    at a line of something else: 7
 #2  0x00005611 in php_module_call (what="a (b", n=1)
     from /usr/lib/php/20220829/redis.so
 No locals.

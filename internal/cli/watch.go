@@ -82,7 +82,7 @@ reads the rules again.`,
 	f.DurationVar(&w.obs.For, "observe", 3*time.Second, "how long to observe a worker at most")
 	f.StringVar(&w.obs.Engine, "engine", w.obs.Engine, "how to stop: auto, hwbp, int3 or syscall")
 	f.StringVar(&w.pause, "max-pause", "20%", "share of an observation that the worker may be stopped")
-	f.StringVar(&w.pauseBudget, "pause-budget", "1%", "share of all time that workers may be stopped, all together")
+	f.StringVar(&w.pauseBudget, "pause-budget", "1%", "share of all time that workers may be stopped, all together; 0 for no limit")
 	f.IntVar(&w.policy.MaxPerHour, "max-per-hour", 30, "observations in an hour at most; 0 for no limit")
 	f.DurationVar(&w.policy.Cooldown, "cooldown", 10*time.Minute, "time before the same worker is observed again")
 	f.StringVar(&w.out, "out", "", "folder to keep captures in")
