@@ -38,8 +38,8 @@ func ParseBacktrace(text string) (*Observation, error) {
 		return nil, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, maxText)
 	}
 	p := parser{o: &Observation{}, index: make(map[string]int)}
-	for line := range strings.Lines(text) {
-		p.line(strings.TrimRight(line, "\r\n"))
+	for line := range strings.Lines(decodeBOM(text)) {
+		p.line(plainLine(line))
 		if p.total > maxPasted {
 			return nil, fmt.Errorf("%w: more than %d frames", ErrTooLarge, maxPasted)
 		}
@@ -72,9 +72,10 @@ type parser struct {
 	frames []Frame
 	stop   *Event // the call that the frames are of
 	total  int
-	strace bool // the frames are strace's, whose end has no mark
-	calls  int  // system calls that strace has printed
-	broken bool // the stack goes on beyond the frames
+	strace bool     // the frames are strace's, whose end has no mark
+	calls  int      // system calls that strace has printed
+	broken bool     // the stack goes on beyond the frames
+	gdb    *gdbLine // the last frame, where gdb has printed it
 }
 
 // brokenOff begins the lines by which gdb says that a stack goes on.
@@ -95,7 +96,7 @@ func unquotedLine(s string) string {
 func (p *parser) line(s string) {
 	s = unquotedLine(s)
 	if m := straceFrame().FindStringSubmatch(s); m != nil {
-		p.strace = true
+		p.strace, p.o.Nearby = true, true
 		p.add(Frame{Raw: m[2], Name: symname.Canonical(m[2]), Module: path.Base(m[1])})
 		return
 	}
@@ -116,15 +117,69 @@ func (p *parser) line(s string) {
 		p.broken = len(p.frames) > 0
 		return
 	}
-	// gdb folds long lines, eu-stack -s puts the place on a line of its own.
-	if t := strings.TrimSpace(s); t != s && len(p.frames) > 0 {
-		f := &p.frames[len(p.frames)-1]
-		if rest, ok := strings.CutPrefix(t, "from "); ok {
-			f.Module = path.Base(rest)
-		} else {
-			f.place(strings.TrimPrefix(t, "at "))
-		}
+	t := strings.TrimSpace(s)
+	switch {
+	case t == s || len(p.frames) == 0:
+	case p.gdb != nil:
+		p.folded(t)
+	default: // eu-stack -s puts the place on a line of its own
+		p.frames[len(p.frames)-1].place(t)
 	}
+}
+
+// gdbLine is a frame as gdb prints it, behind its number and address.
+type gdbLine struct {
+	leaf  bool
+	text  string
+	lines int
+}
+
+// maxFolds and maxFolded bound the lines and bytes that one frame is folded into, by its
+// arguments mostly, of which gdb shows 200 characters each.
+const (
+	maxFolds  = 200
+	maxFolded = 64 << 10
+)
+
+// folded reads a further line of a frame that gdb has folded at the terminal's width,
+// between its arguments or behind them. Other lines below a frame are its variables (bt full).
+func (p *parser) folded(t string) {
+	l := p.gdb
+	if l.lines == maxFolds || len(l.text)+len(t) > maxFolded {
+		return
+	}
+	inside := strings.Count(l.text, "(") > strings.Count(l.text, ")")
+	placed := strings.Contains(l.text, ") at ") || strings.Contains(l.text, ") from ")
+	place := strings.HasPrefix(t, "at ") || strings.HasPrefix(t, "from ")
+	if !inside && (placed || !place) {
+		return
+	}
+	l.text += " " + t
+	l.lines++
+	p.frames[len(p.frames)-1] = p.gdbFrame()
+}
+
+// gdbFrame reads what there is of gdb's frame: name (arguments) at file:line, or from module.
+func (p *parser) gdbFrame() Frame {
+	name, tail, _ := strings.Cut(p.gdb.text, " (")
+	f := frameNamed(name)
+	if i := strings.LastIndex(tail, ") at "); i >= 0 {
+		f.place(tail[i+len(") at "):])
+	} else if i := strings.LastIndex(tail, ") from "); i >= 0 {
+		f.Module = path.Base(tail[i+len(") from "):])
+	}
+	if p.gdb.leaf {
+		p.stop = gdbCall(f.Name, tail)
+	}
+	return f
+}
+
+// frameNamed is a frame of that name, which may be ?? for none.
+func frameNamed(raw string) Frame {
+	if raw == "??" {
+		raw = ""
+	}
+	return Frame{Raw: raw, Name: symname.Canonical(raw)}
 }
 
 // numbered reads a frame of gdb or eu-stack behind its number and address.
@@ -132,29 +187,20 @@ func (p *parser) numbered(n string, addr bool, rest string) {
 	if n == "0" {
 		p.finish()
 	}
-	name, tail, isGDB := strings.Cut(rest, " (")
-	module := ""
-	if !isGDB {
-		name, module = euModule(rest)
+	p.gdb = nil
+	if !strings.Contains(rest, " (") {
+		name, module := euModule(rest)
+		f := frameNamed(name)
+		f.Module = module
+		p.add(f)
+		return
 	}
-	if isGDB && !addr && n != "0" && len(p.frames) > 0 {
+	if !addr && n != "0" && len(p.frames) > 0 {
 		// gdb leaves out the address of a frame that has another inlined into it.
 		p.frames[len(p.frames)-1].Inlined = true
 	}
-	f := Frame{Raw: name, Module: module}
-	if name == "??" {
-		f.Raw = ""
-	}
-	f.Name = symname.Canonical(f.Raw)
-	if i := strings.LastIndex(tail, ") at "); i >= 0 {
-		f.place(tail[i+len(") at "):])
-	} else if i := strings.LastIndex(tail, ") from "); i >= 0 {
-		f.Module = path.Base(tail[i+len(") from "):])
-	}
-	p.add(f)
-	if n == "0" && isGDB {
-		p.stop = gdbCall(f.Name, tail)
-	}
+	p.gdb = &gdbLine{leaf: n == "0", text: rest}
+	p.add(p.gdbFrame())
 }
 
 // euModule splits what eu-stack -m writes, "concat_function - /usr/bin/php8.2", of
@@ -194,7 +240,7 @@ func (p *parser) add(f Frame) {
 // finish makes an event of the frames so far.
 func (p *parser) finish() {
 	frames, stop, broken := p.frames, p.stop, p.broken
-	p.frames, p.stop, p.strace, p.broken = nil, nil, false, false
+	p.frames, p.stop, p.strace, p.broken, p.gdb = nil, nil, false, false, nil
 	if len(frames) == 0 {
 		return
 	}

@@ -1,12 +1,15 @@
 package rules
 
 import (
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf16"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -121,6 +124,109 @@ func TestPastedStacksMayBeQuotedOrIndented(t *testing.T) {
 				t.Errorf("%q: %s", prefix, diff)
 			}
 		}
+	}
+}
+
+// spellOut spells a stack: names, modules and places.
+func spellOut(o *Observation, i int) []string {
+	var out []string
+	for _, f := range o.Stacks[i].Frames {
+		out = append(out, fmt.Sprintf("%s|%s|%s:%d", f.Name, f.Module, f.File, f.Line))
+	}
+	return out
+}
+
+// The files are what script(1) kept of gdb in a terminal, and of gdb's output in less -R.
+func TestPastedStacksMayHaveBeenThroughATerminal(t *testing.T) {
+	want := []string{
+		"clock_nanosleep||../sysdeps/unix/sysv/linux/clock_nanosleep.c:71",
+		"nanosleep||../sysdeps/unix/sysv/linux/nanosleep.c:25",
+		"sleep||../sysdeps/posix/sleep.c:55",
+		"||:0", "execute_ex||:0", "zend_execute||:0", "zend_execute_scripts||:0", "php_execute_script||:0", "||:0", "||:0",
+		"__libc_start_call_main||../sysdeps/nptl/libc_start_call_main.h:58",
+		"__libc_start_main_impl||../csu/libc-start.c:360",
+		"_start||:0",
+	}
+	for _, file := range []string{"sleep-8.2.31-stripped.colour.txt", "sleep-8.2.31-stripped.less.txt"} {
+		o := pasted(t, file)
+		if len(o.Stacks) != 1 {
+			t.Fatalf("%s: %d stacks", file, len(o.Stacks))
+		}
+		if diff := cmp.Diff(want, spellOut(o, 0)); diff != "" {
+			t.Errorf("%s: %s", file, diff)
+		}
+	}
+}
+
+func TestPastedStacksMayBeOfAnotherSystem(t *testing.T) {
+	utf16le := func(s string) string {
+		b := []byte{0xff, 0xfe}
+		for _, u := range utf16.Encode([]rune(s)) {
+			b = binary.LittleEndian.AppendUint16(b, u)
+		}
+		return string(b)
+	}
+	utf16be := func(s string) string {
+		b := []byte{0xfe, 0xff}
+		for _, u := range utf16.Encode([]rune(s)) {
+			b = binary.BigEndian.AppendUint16(b, u)
+		}
+		return string(b)
+	}
+	files, err := filepath.Glob("testdata/bt/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		file = filepath.Base(file)
+		b, err := os.ReadFile(filepath.Join("testdata", "bt", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, want := string(b), pasted(t, file)
+		for name, changed := range map[string]string{
+			"padded lines":         strings.ReplaceAll(text, "\n", "   \n"),
+			"lines of Windows":     strings.ReplaceAll(text, "\n", "\r\n"),
+			"a byte order mark":    "\ufeff" + text,
+			"UTF-16":               utf16le(text),
+			"UTF-16 of big endian": utf16be(text),
+			"an odd byte":          utf16le(text) + "x",
+		} {
+			got, err := ParseBacktrace(changed)
+			if err != nil {
+				t.Errorf("%s, %s: %v", file, name, err)
+			} else if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s, %s: %s", file, name, diff)
+			}
+		}
+	}
+}
+
+func TestGDBFoldsLinesAtTheTerminalsWidth(t *testing.T) {
+	o, err := ParseBacktrace(`#0  __GI___mremap (addr=addr@entry=0x7f1b28e00000,
+    old_len=old_len@entry=65646592, new_len=new_len@entry=65650688,
+    flags=flags@entry=0) at ../sysdeps/unix/sysv/linux/mremap.c:32
+        resultvar = 18446744073709551615
+        place = "/srv/app/report.php:7"
+#1  0x00005610 in zend_mm_realloc_huge (heap=0x7f1b2c400040,
+    ptr=0x7f1b28e00000)
+    at /usr/src/php-8.2/Zend/zend_alloc.c:1549
+        new_size = <optimized out>
+    at a line of something else: 7
+#2  0x00005611 in php_module_call (what="a (b", n=1)
+    from /usr/lib/php/20220829/redis.so
+No locals.
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"mremap||../sysdeps/unix/sysv/linux/mremap.c:32", "zend_mm_realloc_huge||/usr/src/php-8.2/Zend/zend_alloc.c:1549", "php_module_call|redis.so|:0"}
+	if diff := cmp.Diff(want, spellOut(o, 0)); diff != "" {
+		t.Error(diff)
+	}
+	stop := Event{Kind: Stop, Symbol: "mremap", Args: []uint64{0x7f1b28e00000, 65646592, 65650688, 0}}
+	if diff := cmp.Diff([]Event{stop}, o.Events); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"testing/fstest"
+
+	"github.com/phpwhy/phpwhy/rules/builtin"
 )
 
 func TestAnUndecidedRuleSaysThatItsStacksFit(t *testing.T) {
@@ -54,6 +56,27 @@ func TestSystemCallsWithoutStacksAreToldApart(t *testing.T) {
 	} {
 		if _, err := ParseBacktrace(text); !errors.Is(err, want) || errors.Is(err, ErrNoStacks) != (want == ErrNoStacks) {
 			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+// A pasted stack says nothing of processor time, yet what waits burns none.
+func TestAPastedStackThatWaitsIsNoLoopThatBurnsCPU(t *testing.T) {
+	set, problems := Load(builtin.FS)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	for _, c := range []struct {
+		file string
+		want bool
+	}{
+		{"sleep-8.2.31-stripped.colour.txt", false},
+		{"concat-8.2.32-dwarf.eu-stack.txt", true}, // in a handler of the interpreter
+	} {
+		for _, r := range evaluate(t, set, pasted(t, c.file)).Results {
+			if r.Rule.ID == "cpu.php-loop" && r.Fits != c.want {
+				t.Errorf("%s: fits %v, %v", c.file, r.Fits, r.Verdict)
+			}
 		}
 	}
 }

@@ -72,6 +72,9 @@ type Observation struct {
 	// Watched are the functions that had a breakpoint: without stops on them,
 	// they were not called.
 	Watched []string
+	// Nearby says that native frames are named by the nearest symbol below them, whatever
+	// its size: in stripped code that is often another function.
+	Nearby bool
 	// Facts is the evidence beside the stacks, by the names that expressions
 	// use, such as "proc.cpu_pct". A fact that could not be collected is absent.
 	Facts map[string]any

@@ -32,6 +32,9 @@ func Pasted(o *rules.Observation) *Capture {
 		}
 		c.Events[i] = Event{Kind: kind, Symbol: ev.Symbol, Args: ev.Args, Stack: ev.Stack}
 	}
+	if o.Nearby {
+		c.Observation.Notes = append(c.Observation.Notes, "strace names a frame by the nearest symbol below it: in a stripped program that is often another function")
+	}
 	for _, w := range o.Watched {
 		b := Breakpoint{Symbol: w, Addr: remote.Addr(0).String()} // the text does not say where
 		for i := range c.Events {

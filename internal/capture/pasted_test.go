@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -27,7 +28,20 @@ func TestPastedStacksSurviveBecomingACapture(t *testing.T) {
 	if diff := cmp.Diff(o, got); diff != "" {
 		t.Error(diff)
 	}
+	if len(c.Observation.Notes) != 0 {
+		t.Errorf("notes %q", c.Observation.Notes)
+	}
 	if c.Observation.Stops != 1 || c.Observation.Samples != 1 {
 		t.Errorf("%+v", c.Observation)
+	}
+}
+
+func TestNamesThatStraceGuessesAreToldAsSuch(t *testing.T) {
+	o, err := rules.ParseBacktrace("mremap(0x7f8936600000, 8192, 12288, 0) = 0x7f8936600000\n > /lib/libc.so.6(mremap+0xa) [0x11]\n > /usr/bin/php8.2(zend_mm_gc+0x20c) [0x2f]\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if notes := Pasted(o).Observation.Notes; len(notes) != 1 || !strings.Contains(notes[0], "nearest symbol") {
+		t.Errorf("notes %q", notes)
 	}
 }

@@ -89,12 +89,12 @@ func (j *judged) show(s streams, c *capture.Capture, r ruleSet) error {
 // textOptions decides on colour and width by where the text goes.
 func textOptions(w io.Writer) report.TextOptions {
 	var o report.TextOptions
-	f, ok := w.(*os.File)
+	f, ok := asFile(w)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return o
 	}
-	_, no := os.LookupEnv("NO_COLOR")
-	o.Color = !no && os.Getenv("TERM") != "dumb"
+	// https://no-color.org: present and not an empty string.
+	o.Color = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 	if width, _, err := term.GetSize(int(f.Fd())); err == nil {
 		o.Width = width
 	}
@@ -303,11 +303,12 @@ func (a *attachFlags) write(out *capture.Output, c *capture.Capture) error {
 	if err := c.Normalize(); err != nil {
 		return err
 	}
-	if err := capture.Write(out, c); err != nil {
-		return fmt.Errorf("write %s: %w", a.capture, err)
+	err := capture.Write(out, c)
+	if err == nil {
+		err = out.Close()
 	}
-	if err := out.Close(); err != nil {
-		return fmt.Errorf("write %s: %w", a.capture, err)
+	if err != nil {
+		return &dataError{fmt.Errorf("--capture %s: %w", a.capture, reason(err))}
 	}
 	return nil
 }
@@ -325,7 +326,7 @@ func progress(w io.Writer, o *observe.Options) func() {
 	}
 	return func() {
 		if shown {
-			fmt.Fprint(w, "\r\x1b[K")
+			fmt.Fprint(w, wipe())
 		}
 	}
 }

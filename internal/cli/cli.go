@@ -54,15 +54,22 @@ func Main(ctx context.Context, args []string, in io.Reader, out, errs io.Writer)
 	runtime.GOMAXPROCS(runtime.NumCPU() + 2)
 	ctx, stop := signal.NotifyContext(ctx, ending()...)
 	defer stop()
-	root := newRoot(streams{in, out, errs})
+	printed := &result{w: out}
+	root := newRoot(streams{in, printed, errs})
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	if err == nil {
+		err = printed.failed()
+	}
 	if err == nil {
 		return exitOK
 	}
 	var silent *silentError
 	if !errors.As(err, &silent) {
 		fmt.Fprintf(errs, "phpwhy: %s%s\n", oneLine(err), hint(args, err))
+	}
+	if printed.isCause(err) {
+		return exitUsage
 	}
 	return exitCode(err)
 }

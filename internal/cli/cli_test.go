@@ -248,10 +248,22 @@ func TestAttachObservesACommandFromItsStart(t *testing.T) {
 			})
 		}
 	}
+	// Most PHP programs begin with #!/usr/bin/env php; others with a shell that calls exec.
+	env := filepath.Join(t.TempDir(), "tool")
+	if err := os.WriteFile(env, []byte("#!/usr/bin/env php8.2\n<?php\nfunction work() { sleep(100); }\nwork();\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	testphp.Require(t, "php8.2")
+	for _, argv := range [][]string{{env}, {"sh", "-c", "cd / && true | true && exec env php8.2 -n " + env}} {
+		rep := parse(t, run(t, append([]string{"attach", "--format", "json", "--for", "1s", "--"}, argv...)...))
+		if len(rep.Findings) == 0 || rep.Findings[0].Rule != "wait.sleep" || rep.Findings[0].PHP.Function != "work" || testphp.Alive(rep.Target.PID) {
+			t.Errorf("%q: %+v, notes %v", argv, rep.Findings, rep.Notes)
+		}
+	}
 	for args, want := range map[string]struct {
 		code int
 		say  string
-	}{"sleep 5": {3, "not PHP"}, "/nonexistent/php": {2, "/nonexistent/php"}, "nosuchprogram": {2, "a program"}, "/etc/passwd": {2, "a program"}, "/tmp": {2, "a program"}} {
+	}{"true": {3, "not PHP"}, "sleep 5": {3, "not PHP"}, "/nonexistent/php": {2, "/nonexistent/php"}, "nosuchprogram": {2, "a program"}, "/etc/passwd": {2, "a program"}, "/tmp": {2, "a program"}} {
 		oneLine(t, run(t, append([]string{"attach", "--"}, strings.Fields(args)...)...), want.code, want.say)
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -150,8 +149,8 @@ func (c *collectFlags) run(ctx context.Context, s streams) error {
 	if err == nil && t.out != nil {
 		err = t.out.Close()
 	}
-	if err != nil && t.to != nil && errors.Is(err, syscall.ENOSPC) {
-		err = fmt.Errorf("-o %s: %w", c.out, err)
+	if err != nil && t.to != nil && fullDisk(err) {
+		err = fmt.Errorf("-o %s: %w", c.out, reason(err))
 	}
 	if err != nil && res.Looks == 0 {
 		return err
@@ -169,7 +168,11 @@ func (c *collectFlags) run(ctx context.Context, s streams) error {
 	}
 	err = errors.Join(err, showMany(s, c.format, m))
 	if err == nil && res.Looks == 0 && res.First != nil {
-		return res.First // nobody could be looked at
+		// Nobody could be looked at.
+		if errors.Is(res.First, observe.ErrNoBreakpoint) {
+			return usageErrorf("--break %s: %w", strings.Join(c.opt.Break, ","), res.First)
+		}
+		return res.First
 	}
 	c.gate.many(m)
 	return c.gate.verdict(err)
@@ -279,7 +282,7 @@ func (b *bar) done(int) {}
 
 func (b *bar) close() {
 	if b.shown {
-		fmt.Fprint(b.w, "\r\x1b[K")
+		fmt.Fprint(b.w, wipe())
 		b.shown = false
 	}
 }

@@ -305,6 +305,10 @@ func TestCollectAndReportRefuse(t *testing.T) {
 	}{
 		{[]string{"collect", "--pid", "x"}, 2, "a PID is a number"},
 		{[]string{"collect", "--match", "("}, 2, "--match"},
+		{[]string{"collect", "--pid="}, 2, "--pid is empty"},
+		{[]string{"collect", "--match="}, 2, "--match is empty"},
+		{[]string{"collect", "--pool="}, 2, "--pool is empty"},
+		{[]string{"collect", "--cgroup="}, 2, "--cgroup is empty"},
 		{[]string{"collect", "--max-pause", "2"}, 2, "--max-pause"},
 		{[]string{"collect", "--every", "-1s"}, 2, "negative"},
 		{[]string{"collect", "4242"}, 2, "no arguments"},

@@ -51,7 +51,7 @@ const (
 )
 
 func newTop(s streams, set *rules.Set, cancel func()) (*top, error) {
-	out, ok := s.out.(*os.File)
+	out, ok := asFile(s.out)
 	in, ok2 := s.in.(*os.File)
 	if !ok || !ok2 || !term.IsTerminal(int(out.Fd())) || !term.IsTerminal(int(in.Fd())) {
 		return nil, usageErrorf("--top needs a terminal; leave it out to get a report")

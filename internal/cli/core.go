@@ -68,5 +68,8 @@ func readCore(ctx context.Context, o *observe.Observer, name string, opt target.
 	if errors.Is(err, target.ErrNotCore) || errors.Is(err, target.ErrOtherFile) || errors.As(err, &path) && path.Path == name {
 		return nil, &usageError{err}
 	}
+	if errors.Is(err, target.ErrCutCore) {
+		return nil, &dataError{err}
+	}
 	return c, err
 }

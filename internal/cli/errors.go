@@ -47,7 +47,7 @@ func exitCode(err error) int {
 	switch {
 	case errors.As(err, &failed):
 		return failed.code
-	case errors.As(err, &usage), errors.As(err, &data), errors.As(err, &start), errors.Is(err, syscall.ENOSPC), errors.Is(err, fs.ErrNotExist) && !errors.Is(err, proc.ErrNoProcess):
+	case errors.As(err, &usage), errors.As(err, &data), errors.As(err, &start), fullDisk(err), errors.Is(err, fs.ErrNotExist) && !errors.Is(err, proc.ErrNoProcess):
 		return exitUsage
 	case errors.Is(err, proc.ErrPermission), errors.Is(err, ptrace.ErrTraced), errors.Is(err, ptrace.ErrUnsupported),
 		errors.Is(err, perf.ErrNoUprobes), errors.Is(err, perf.ErrArch), errors.Is(err, perf.ErrNoProgram):
@@ -59,6 +59,11 @@ func exitCode(err error) int {
 	}
 	// What is left went wrong between us and the target.
 	return exitTarget
+}
+
+// fullDisk reports whether a file can't take more: its disk, a quota or a limit is at its end.
+func fullDisk(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }
 
 // checkError is a check that failed or found nothing to check; its result has

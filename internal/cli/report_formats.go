@@ -48,7 +48,7 @@ func (r *reportFlags) checkFormat(s streams, args []string) error {
 		last := len(known) - 1
 		return usageErrorf("%s is %s or %s, not %q", of, strings.Join(known[:last], ", "), known[last], r.format)
 	}
-	if f, ok := s.out.(*os.File); ok && r.format == "pprof" && toStdout(r.out) && term.IsTerminal(int(f.Fd())) {
+	if f, ok := asFile(s.out); ok && r.format == "pprof" && toStdout(r.out) && term.IsTerminal(int(f.Fd())) {
 		return usageErrorf("pprof is a binary format; name a file with -o")
 	}
 	j := r.judged
@@ -127,12 +127,12 @@ func toFile(s streams, name string, write func(streams) error) error {
 	}
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
 	if err != nil {
-		return usageErrorf("-o: %v", err)
+		return usageErrorf("-o %s: %v", name, reason(err))
 	}
 	defer os.Remove(f.Name())
 	// Stacks and URIs are for whoever made the report, as captures are: mode 0600.
 	if err := errors.Join(buffered(s, f, write), f.Close()); err != nil {
-		return fmt.Errorf("-o %s: %w", name, err)
+		return &dataError{fmt.Errorf("-o %s: %w", name, reason(err))}
 	}
 	if err := os.Rename(f.Name(), name); err != nil {
 		return usageErrorf("-o: %v", err)
@@ -146,11 +146,18 @@ func toDevice(s streams, name string, write func(streams) error) error {
 	if err != nil {
 		return usageErrorf("-o: %v", err)
 	}
-	return errors.Join(buffered(s, f, write), f.Close())
+	if err := errors.Join(buffered(s, f, write), f.Close()); err != nil {
+		return &dataError{fmt.Errorf("-o %s: %w", name, reason(err))}
+	}
+	return nil
 }
 
 func buffered(s streams, w io.Writer, write func(streams) error) error {
 	b := bufio.NewWriter(w)
 	s.out = b
-	return errors.Join(write(s), b.Flush())
+	if err := write(s); err != nil {
+		_ = b.Flush() // it fails for the same reason, or what was written helps to see the other
+		return err
+	}
+	return b.Flush()
 }

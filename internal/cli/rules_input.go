@@ -135,6 +135,8 @@ func (in *input) read(r io.Reader) error {
 	}
 	head, _, _ = bytes.Cut(head, []byte("\n"))
 	switch {
+	case len(head) == 0 && errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%s: %w: not even its first part is whole", in.name, capture.ErrTruncated)
 	case len(head) == 0 && err != nil:
 		return capture.Named(in.name, capture.ErrEmpty)
 	case bytes.HasPrefix(head, []byte("\x7fELF")):
@@ -142,7 +144,7 @@ func (in *input) read(r io.Reader) error {
 			return errors.New("a core file can't be read from standard input; name the file")
 		}
 		if in.capture, err = observe.New().Core(context.Background(), in.name, target.CoreOptions{}); err != nil {
-			return fmt.Errorf("%s: %w", in.name, err)
+			return err // it names the file
 		}
 		return nil
 	case bytes.HasPrefix(head, []byte("{")) && bytes.Contains(head, []byte(`"`+capture.SchemaMany+`"`)):

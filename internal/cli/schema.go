@@ -39,7 +39,7 @@ func newSchema(s streams) *cobra.Command {
   diff     of report --diff with --format json (phpwhy/diff/v1)
   doctor   of doctor with --format json
   finding  of each line that watch prints
-  capture  of each line of a capture`,
+  capture  of each line of what collect -o writes (phpwhy/capture/v2)`,
 		ValidArgs: words,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 || !slices.Contains(words, args[0]) {

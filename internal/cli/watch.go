@@ -84,7 +84,7 @@ reads the rules again.`,
 	f.DurationVar(&w.obs.For, "observe", 3*time.Second, "how long to observe a worker at most")
 	f.StringVar(&w.obs.Engine, "engine", w.obs.Engine, "how to stop: auto, hwbp, int3 or syscall")
 	f.StringVar(&w.pause, "max-pause", "20%", "share of an observation that the worker may be stopped")
-	f.StringVar(&w.pauseBudget, "pause-budget", "1%", "share of all time that workers may be stopped, all together")
+	f.StringVar(&w.pauseBudget, "pause-budget", "1%", "share of all time that workers may be stopped, all together; 0 for no limit")
 	f.IntVar(&w.policy.MaxPerHour, "max-per-hour", 30, "observations in an hour at most; 0 for no limit")
 	f.DurationVar(&w.policy.Cooldown, "cooldown", 10*time.Minute, "time before the same worker is observed again")
 	f.StringVar(&w.out, "out", "", "folder to keep captures in")
@@ -212,6 +212,9 @@ func (w *watchFlags) run(ctx context.Context, s streams) error {
 		return err
 	}
 	log := newLog(s)
+	// A line that could not be written is counted and said when it happens, and a watch
+	// goes on.
+	s.out = unremembered(s.out)
 	o := daemon.Options{Policy: w.policy, Every: w.every, Observe: w.obs.For, Out: s.out, Log: log.line, Env: os.Getenv}
 	var err error
 	if w.listen != "" {

@@ -419,7 +419,7 @@ func TestWatchRefusesNonsense(t *testing.T) {
 		{"--during", "1s", "--every", "2s"}, {"--age", "-1s"}, {"--cooldown", "-1s"}, {"--observe", "0s"}, {"--keep", "0"}, {"--keep-size", "10X"},
 		{"--keep-size", "99999999999T"}, {"--exec", "'"}, {"--exec", "/nonexistent/program"}, {"--exec", " "}, {"--out", file},
 		{"--listen", "0.0.0.0:0"}, {"--listen", "9127"}, {"--listen-anywhere"}, {"--engine", "magic"}, {"--match", "("}, {"--rules", file},
-		{"--max-pause", "0%"}, {"--exec-timeout", "0s"}, {"--max-per-hour", "-1"},
+		{"--pid="}, {"--match="}, {"--pool="}, {"--cgroup="}, {"--max-pause", "0%"}, {"--exec-timeout", "0s"}, {"--max-per-hour", "-1"},
 	} {
 		r := run(t, append([]string{"watch"}, args...)...)
 		if r.code != 2 || r.out != "" || strings.Count(r.err, "\n") != 1 {

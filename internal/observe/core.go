@@ -19,11 +19,11 @@ func (o *Observer) Core(ctx context.Context, path string, opt target.CoreOptions
 	defer c.Close()
 	s := &session{mem: c, from: c, pid: c.PID, who: path}
 	if err := o.recognise(s, c.Maps); err != nil {
-		return nil, cmp.Or(wanting(c), err)
+		return nil, c.CutOff(cmp.Or(wanting(c), err))
 	}
 	if s.runtime() == nil {
 		_, err := s.openZend()
-		return nil, cmp.Or(wanting(c), fmt.Errorf("%s: %w", path, err))
+		return nil, c.CutOff(cmp.Or(wanting(c), fmt.Errorf("%s: %w", path, err)))
 	}
 	return s.core(ctx, c)
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/phpwhy/phpwhy/internal/proc"
 	"github.com/phpwhy/phpwhy/internal/ptrace"
 	"github.com/phpwhy/phpwhy/internal/target"
+	"github.com/phpwhy/phpwhy/internal/zend"
 	"github.com/phpwhy/phpwhy/symbolize"
 )
 
@@ -104,7 +105,8 @@ func (o *Observer) Attach(ctx context.Context, pid int, opt Options) (*capture.C
 
 // Command starts argv and observes it from its first instruction on: the
 // breakpoints are armed when the dynamic linker has mapped libc, before any
-// of the program's own code runs. A command that outlives the observation is
+// of the program's own code runs. A program that replaces itself with PHP, as env in a
+// script's first line does, is followed to it. A command that outlives the observation is
 // ended: it was started for this, and one that hangs would never end by itself.
 func (o *Observer) Command(ctx context.Context, argv []string, std [3]*os.File, opt Options) (*capture.Capture, error) {
 	var s *session
@@ -112,6 +114,9 @@ func (o *Observer) Command(ctx context.Context, argv []string, std [3]*os.File, 
 	forward := ptrace.HandlerFunc(func(st *ptrace.Stop) ptrace.Verdict { return s.pipe.OnStop(st) })
 	ready := func(pid int) (ptrace.Options, error) {
 		var err error
+		if live != nil {
+			_ = live.Close() // of a program that has replaced itself
+		}
 		if live, err = target.Open(pid); err != nil {
 			return ptrace.Options{}, err
 		}
@@ -121,7 +126,8 @@ func (o *Observer) Command(ctx context.Context, argv []string, std [3]*os.File, 
 		s.facts.watch(live)
 		return s.prepare(opt)
 	}
-	c := ptrace.Command{Args: argv, Stdin: std[0], Stdout: std[1], Stderr: std[2], Started: o.Started}
+	c := ptrace.Command{Args: argv, Stdin: std[0], Stdout: std[1], Stderr: std[2], Started: o.Started,
+		Follow: func(err error) bool { return errors.Is(err, zend.ErrNotPHP) }}
 	res, child, err := ptrace.ObserveCommand(ctx, c, ready, forward)
 	if live != nil {
 		defer live.Close()

@@ -65,7 +65,15 @@ type Command struct {
 	// Started, when not nil, is called once the process that becomes the
 	// command exists: what this process gives up from then on the command keeps.
 	Started func()
+	// Follow, when not nil, reports whether an error of ready is of a program that may
+	// replace itself with the one to observe, as env and a shell's exec do. It runs on
+	// then, and ready is called again for its successor.
+	Follow func(error) bool
 }
+
+// followTimeout is how long a program may take to replace itself. What is to be
+// observed begins with it, so that it is short.
+const followTimeout = 3 * time.Second
 
 // startTimeout is how long a started program may take to reach its entry point.
 const startTimeout = 30 * time.Second
@@ -99,6 +107,17 @@ func ObserveCommand(ctx context.Context, c Command, ready func(pid int) (Options
 			return s.close()
 		}
 		o, err := ready(p.Pid)
+		for err != nil && c.Follow != nil && c.Follow(err) {
+			next, ferr := s.toNext(ctx)
+			if s.ended != nil {
+				res.Ended, res.Exit = *s.ended, s.exit
+				return errors.Join(err, ferr, s.close())
+			}
+			if !next {
+				return errors.Join(err, ferr, s.release())
+			}
+			o, err = ready(p.Pid)
+		}
 		if err != nil {
 			return errors.Join(err, s.release())
 		}
@@ -162,7 +181,11 @@ func (s *session) toEntry(gate *os.File) error {
 		return err
 	}
 	for {
-		if err := s.untilExec(); err != nil || s.ended == nil || *s.ended != EndExec {
+		ok, err := s.untilExec(context.Background(), startTimeout)
+		if err == nil && !ok {
+			err = &proc.Error{PID: s.pid, What: "start the program", Err: ErrNotStopping}
+		}
+		if err != nil || s.ended == nil || *s.ended != EndExec {
 			return err
 		}
 		s.ended = nil
@@ -174,6 +197,27 @@ func (s *session) toEntry(gate *os.File) error {
 			return err
 		}
 	}
+	return s.enter()
+}
+
+// toNext runs a program on to the entry point of the one that it replaces itself with.
+// It is false where that does not come.
+func (s *session) toNext(ctx context.Context) (bool, error) {
+	s.held = false
+	if err := s.resumeAll(); err != nil {
+		return false, err
+	}
+	ok, err := s.untilExec(ctx, followTimeout)
+	if err != nil || !ok || s.ended == nil || *s.ended != EndExec {
+		return false, err
+	}
+	s.ended = nil
+	err = s.enter()
+	return err == nil && s.ended == nil, err
+}
+
+// enter runs a program that has just replaced another up to its entry point.
+func (s *session) enter() error {
 	if err := s.reopen(); err != nil {
 		return err
 	}
@@ -191,22 +235,20 @@ func becoming(pid int) bool {
 	return err == nil && bytes.HasPrefix(b, []byte("phpwhy\x00"+StartArg+"\x00"))
 }
 
-// untilExec runs the helper's threads until one has called exec.
-func (s *session) untilExec() error {
+// untilExec runs the threads until one has called exec or the program has ended; it is
+// false when that takes longer than limit, or ctx is over.
+func (s *session) untilExec(ctx context.Context, limit time.Duration) (bool, error) {
 	w, err := newWaiter()
 	if err != nil {
-		return err
+		return false, err
 	}
-	w.start(context.Background(), startTimeout, 0)
+	w.start(ctx, limit, 0)
 	defer w.close()
 	var ev event
 	for s.ended == nil {
 		ok, err := w.next(&ev)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return &proc.Error{PID: s.pid, What: "start the program", Err: ErrNotStopping}
+		if err != nil || !ok {
+			return false, err
 		}
 		t := s.threads[ev.tid]
 		switch {
@@ -227,10 +269,10 @@ func (s *session) untilExec() error {
 			err = s.resume(t, ev.sig())
 		}
 		if err != nil && !gone(err) {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // reopen opens the memory of the program that has replaced the helper.

@@ -140,12 +140,15 @@ func (c *Core) read() error {
 	if !strings.HasPrefix(string(head), elf.ELFMAG) {
 		return fmt.Errorf("%w: it is no ELF file", ErrNotCore)
 	}
-	f, err := elf.NewFile(c.f)
+	f, err := elf.NewFile(withoutSections(c.f, c.Have))
 	if err != nil {
 		return fmt.Errorf("%w: %v", ErrNotCore, err)
 	}
-	if f.Type != elf.ET_CORE || f.Class != elf.ELFCLASS64 || f.Data != elf.ELFDATA2LSB {
-		return fmt.Errorf("%w: it is a %v file of %v, %v", ErrNotCore, f.Type, f.Class, f.Data)
+	if f.Type != elf.ET_CORE {
+		return fmt.Errorf("%w: it is a program, a library or an object file (%v)", ErrNotCore, f.Type)
+	}
+	if f.Class != elf.ELFCLASS64 || f.Data != elf.ELFDATA2LSB {
+		return fmt.Errorf("%w: it is of a machine that phpwhy does not know (%v, %v)", ErrNotCore, f.Class, f.Data)
 	}
 	n := notes{machine: f.Machine}
 	for _, p := range f.Progs {
@@ -169,6 +172,9 @@ func (c *Core) read() error {
 	}
 	if n.err != nil {
 		return fmt.Errorf("%w: %v", ErrNotCore, n.err)
+	}
+	if len(n.threads) == 0 && c.Have < c.Want {
+		return fmt.Errorf("%w: %d of %d bytes are there, and no thread's registers among them (a full disk, or ulimit -c)", ErrCutCore, c.Have, c.Want)
 	}
 	if len(n.threads) == 0 {
 		return fmt.Errorf("%w: no thread's registers are in it", ErrNotCore)

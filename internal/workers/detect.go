@@ -64,9 +64,9 @@ var named = regexp.MustCompile(`^(php|php-fpm|php-cgi|lsphp)[-0-9.]*$`)
 // library is PHP as a module or library: libphp.so, libphp8.2.so, libphp7.so.
 var library = regexp.MustCompile(`^(lib|mod_)php[-0-9.]*\.so[0-9.]*$`)
 
-// php reports whether a process runs PHP: by its program's name, its program's
+// PHP reports whether a process runs PHP: by its program's name, its program's
 // symbols, or a library that it has mapped.
-func (fi *Finder) php(w *Worker) (bool, error) {
+func (fi *Finder) PHP(w *Worker) (bool, error) {
 	if named.MatchString(filepath.Base(w.Exe)) {
 		return true, nil
 	}

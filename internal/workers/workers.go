@@ -69,8 +69,8 @@ var ErrNone = errors.New("no PHP worker found")
 func Find(ctx context.Context, f Filter) ([]Worker, error) { return NewFinder().Find(ctx, f) }
 
 // Find returns the workers in the order of their pids. Pids that were asked for
-// and are not there come as an error (proc.ErrNoProcess) together with the
-// others. Where nothing was found and some processes could not be looked at, the
+// and are not there come as an error (proc.ErrNoProcess, or proc.ErrZombie and
+// proc.ErrKernelThread of what is none) together with the others. Where nothing was found and some processes could not be looked at, the
 // error is proc.ErrPermission, else ErrNone.
 func (fi *Finder) Find(ctx context.Context, f Filter) ([]Worker, error) {
 	pids := slices.Clone(f.PIDs)
@@ -125,14 +125,14 @@ func (s *search) look(pid int) {
 		case s.named && errors.Is(err, os.ErrPermission):
 			s.errs = append(s.errs, &proc.Error{PID: pid, What: "look at process", Err: proc.ErrPermission, Advice: proc.AccessTo(pid).Advice()})
 		case s.named:
-			s.errs = append(s.errs, &proc.Error{PID: pid, What: "look at process", Err: proc.ErrNoProcess})
+			s.errs = append(s.errs, refusal(pid))
 		case errors.Is(err, os.ErrPermission):
 			s.hidden++
 		}
 		return
 	}
 	if !s.named {
-		is, err := s.fi.php(&w)
+		is, err := s.fi.PHP(&w)
 		if errors.Is(err, os.ErrPermission) {
 			s.hidden++
 		}
@@ -141,6 +141,16 @@ func (s *search) look(pid int) {
 		}
 	}
 	s.found = append(s.found, w)
+}
+
+// refusal says why a process that was named is no worker: it is not there, a zombie, a
+// kernel thread.
+func refusal(pid int) error {
+	if _, err := proc.Open(pid); err != nil {
+		return err
+	}
+	// It has ended since it was looked at, or begins a program just now.
+	return &proc.Error{PID: pid, What: "look at process", Err: proc.ErrNoProcess}
 }
 
 func (s *search) matches(w *Worker) bool {
