@@ -97,6 +97,7 @@ var hangs = slices.Concat(working, waiting)
 
 var working = []hang{
 	{rule: "mem.string-concat", at: `.= "a"`},
+	{rule: "mem.string-concat", script: "mem.string-concat-copied", at: `$names .=|$values .=`},
 	{rule: "mem.string-rope", at: `$html = "$html`},
 	{rule: "mem.array-append", at: `$rows[] = $n`},
 	{rule: "mem.array-merge-loop", at: `array_merge(`},
