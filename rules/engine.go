@@ -57,6 +57,9 @@ type Result struct {
 	// Fits tells of an undetermined rule that every native stack which it wants was
 	// seen, and nothing that refutes it: it lacks evidence of other kinds.
 	Fits bool
+	// Specific is, of a rule that Fits, how much the patterns that match ask for by
+	// name: a function counts 1, one of several functions that part of it.
+	Specific float64
 	// Errors are expressions that failed while they were evaluated, and why a rule
 	// was given up.
 	Errors []string
@@ -244,6 +247,9 @@ func (x *evaluation) run(r *Rule, opt Options) {
 	switch said.verdict {
 	case Undetermined:
 		res.Missing, res.Near, res.Fits = describeMissing(said.missing), x.near(r.match), x.fits(r)
+		if res.Fits {
+			res.Specific = x.specific(r.match)
+		}
 	case Match:
 		x.held = said.held
 		x.find(r)

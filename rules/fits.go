@@ -70,19 +70,50 @@ func (x *evaluation) shows(n *seenNode) bool {
 	return n.enough(matched, any.total(x.c))
 }
 
+// everywhere is a function that nearly every stack of PHP has, so that to ask for it is
+// to ask for nothing.
+const everywhere = "execute_ex"
+
+// specific is the most that a pattern which some stack matches asks for by name.
+func (x *evaluation) specific(n node) (most float64) {
+	n.walk(func(n node) {
+		s, ok := n.(*seenNode)
+		if !ok {
+			return
+		}
+		for i := range s.native {
+			if len(x.search[Native].union(s.native[i:i+1])) == 0 {
+				continue
+			}
+			sum := 0.0
+			for _, names := range s.native[i].prg.needs {
+				if len(names) > 0 && !slices.Contains(names, everywhere) {
+					sum += 1 / float64(len(names))
+				}
+			}
+			most = max(most, sum)
+		}
+	})
+	return most
+}
+
 // leads are the undetermined rules whose stacks fit, but for those that another
-// one supersedes.
+// one supersedes: one that asks for less by name knows too little for that.
 func leads(results []Result) {
-	superseded := make(map[string]bool)
+	most := make(map[string]float64) // of those that supersede a rule
 	for i := range results {
 		if r := &results[i]; r.Fits {
 			for _, id := range r.Rule.Supersedes {
-				superseded[id] = true
+				if m, ok := most[id]; !ok || r.Specific > m {
+					most[id] = r.Specific
+				}
 			}
 		}
 	}
 	for i := range results {
 		r := &results[i]
-		r.Fits = r.Fits && !superseded[r.Rule.ID]
+		if m, ok := most[r.Rule.ID]; ok && m >= r.Specific {
+			r.Fits = false
+		}
 	}
 }

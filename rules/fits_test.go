@@ -2,7 +2,9 @@ package rules
 
 import (
 	"errors"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 	"testing/fstest"
 
@@ -77,6 +79,34 @@ func TestAPastedStackThatWaitsIsNoLoopThatBurnsCPU(t *testing.T) {
 			if r.Rule.ID == "cpu.php-loop" && r.Fits != c.want {
 				t.Errorf("%s: fits %v, %v", c.file, r.Fits, r.Verdict)
 			}
+		}
+	}
+}
+
+// TestPastedStacksLeadToTheirCause: rules that ask for less by name fit many stacks.
+func TestPastedStacksLeadToTheirCause(t *testing.T) {
+	set, problems := Load(builtin.FS)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	files, err := os.ReadDir("testdata/bt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		kind, _, _ := strings.Cut(f.Name(), "-")
+		want := map[string]string{"array": "mem.array-append", "concat": "mem.string-concat", "recursion": "mem.recursion", "sleep": ""}
+		if f.Name() == "concat-8.2.32-dwarf.eu-stack.txt" { // taken between two growths
+			want = map[string]string{"concat": "cpu.php-loop"}
+		}
+		lead, most := "", -1.0
+		for _, r := range evaluate(t, set, pasted(t, f.Name())).Results {
+			if r.Fits && (r.Specific > most || r.Specific == most && lead > r.Rule.ID) {
+				lead, most = r.Rule.ID, r.Specific
+			}
+		}
+		if lead != want[kind] {
+			t.Errorf("%s leads to %q, not to %q", f.Name(), lead, want[kind])
 		}
 	}
 }

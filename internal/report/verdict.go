@@ -27,7 +27,7 @@ func FromRules(rep rules.Report) Verdict {
 			}
 			return 1
 		}
-		return cmp.Compare(b.Near, a.Near)
+		return cmp.Or(cmp.Compare(b.Specific, a.Specific), cmp.Compare(b.Near, a.Near))
 	})
 	for i := range results {
 		r := &results[i]
