@@ -167,7 +167,7 @@ func (s *session) send(t *tracee, calls ...call) (bool, error) {
 	if err := getRegs(t.tid, &r); err != nil {
 		return false, err
 	}
-	if t.group || int64(r.Orig_rax) >= 0 && -int64(r.Rax) == eRestartRestart {
+	if t.group || s.resuming(&r) {
 		return false, nil
 	}
 	if err := s.borrow(); err != nil {
@@ -183,6 +183,23 @@ func (s *session) send(t *tracee, calls ...call) (bool, error) {
 	// No signal may come first: there may be thousands. The last frame has the
 	// mask as it was; a tracer killed before this leaves nothing undone.
 	return true, setSigMask(t.tid, ^uint64(0))
+}
+
+// resuming reports whether a system call of the thread's own is to go on with the rest
+// of its time, which rt_sigreturn forgets: restart_syscall(2) then fails with EINTR, and
+// a sleep is over. The kernel may have seen to the restart already, when a second
+// interrupt came on its way back to the program (arch_do_signal_or_restart in
+// arch/x86/kernel/signal.c): then the number of that call is all there is to see.
+func (s *session) resuming(r *userRegs) bool {
+	if int64(r.Orig_rax) >= 0 && -int64(r.Rax) == eRestartRestart {
+		return true
+	}
+	if r.Rax != unix.SYS_RESTART_SYSCALL {
+		return false
+	}
+	var code [2]byte
+	_, err := s.mem.ReadAt(code[:], int64(r.Rip))
+	return err != nil || bytes.Equal(code[:], callCode[:2])
 }
 
 // runCall sets the registers r and runs until the call they describe returns.
