@@ -11,7 +11,8 @@ import (
 // watch begins as begin does, for an observation that takes its time.
 func (f *facts) watch(l *target.Live) {
 	f.begin(l)
-	f.limits = append([]proc.CPULimit{}, l.CPULimits()...)
+	limits, _ := l.CPULimits()
+	f.limits = append([]proc.CPULimit{}, limits...)
 }
 
 // starved is what kept a worker from running most of the time that it could have: it
@@ -22,8 +23,12 @@ func (f *facts) starved(l *target.Live, m map[string]any) string {
 	if f.limits == nil || !ok || runnable < 50 || cpu > runnable/2 {
 		return ""
 	}
-	if g, held := holding(f.limits, l.CPULimits()); held > 0 {
+	limits, all := l.CPULimits()
+	if g, held := holding(f.limits, limits); held > 0 {
 		return fmt.Sprintf("control group %s may use %v in each %v and was held back for %v meanwhile", g.Group, g.Quota, g.Period, held.Round(time.Millisecond))
+	}
+	if !all {
+		return "other work on this host had it, or a CPU limit that can't be seen from here holds it back"
 	}
 	return "other work on this host had it"
 }

@@ -76,6 +76,9 @@ func (f *facts) settled(l *target.Live) (string, error) {
 	}
 	defer func() { _ = count.Close() }()
 	first, ok := count.Read()
+	if !ok {
+		return "", nil
+	}
 	for range heldLooks {
 		time.Sleep(heldFor / heldLooks)
 		if st, err = l.State(); err != nil || st != tracingStop {

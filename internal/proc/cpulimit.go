@@ -26,17 +26,19 @@ type CPULimit struct {
 
 // CPULimits are the control groups with a limit on processor time that the process is
 // in, the innermost first; of both versions (Documentation/admin-guide/cgroup-v2.rst,
-// scheduler/sched-bwc.rst). Groups that can't be seen from here are left out, as a
-// container's own are from inside it.
-func (p *Process) CPULimits() []CPULimit {
+// scheduler/sched-bwc.rst). Groups that can't be seen from here are left out, as those
+// around a container are from inside it; all says that there can be none.
+func (p *Process) CPULimits() (limits []CPULimit, all bool) {
 	groups, err := p.fs.Cgroups()
 	if err != nil {
-		return nil
+		return nil, false
 	}
 	mounts, err := procfs.GetMounts()
 	if err != nil {
-		return nil
+		return nil, false
 	}
+	ns, err := os.Readlink("/proc/self/ns/cgroup")
+	whole := err == nil && ns == initialCgroupNS
 	for _, g := range groups {
 		v2 := g.HierarchyID == 0
 		if !v2 && !slices.Contains(g.Controllers, "cpu") {
@@ -46,13 +48,20 @@ func (p *Process) CPULimits() []CPULimit {
 			if _, cpu := m.SuperOptions["cpu"]; !(v2 && m.FSType == "cgroup2") && !(!v2 && m.FSType == "cgroup" && cpu) {
 				continue
 			}
-			if out := limitsBelow(m, path.Clean(g.Path)); len(out) > 0 {
-				return out
+			out := limitsBelow(m, path.Clean(g.Path))
+			if len(out) > 0 {
+				return out, whole
+			}
+			if _, err := os.Stat(path.Join(m.MountPoint, g.Path)); err == nil && m.Root == "/" {
+				all = whole
 			}
 		}
 	}
-	return nil
+	return nil, all
 }
+
+// initialCgroupNS never changes (include/linux/proc_ns.h, PROC_CGROUP_INIT_INO).
+const initialCgroupNS = "cgroup:[4026531835]"
 
 // limitsBelow are the limits of a group and of those above it, as far as a mount shows.
 func limitsBelow(m *procfs.MountInfo, group string) []CPULimit {

@@ -206,8 +206,8 @@ func (t *textWriter) requestOf(s *Stack) string {
 func evidence(f *Finding, r *Report) string {
 	var parts []string
 	for _, e := range f.Evidence {
-		// The number of matching stacks is the quorum, which is said below.
-		if f.Of > 0 && e.N == f.Matched && e.FromBytes == 0 && e.ToBytes == 0 {
+		// The number of matching stacks is the quorum, which is said below; with no stack there is none.
+		if e.N == f.Matched && e.FromBytes == 0 && e.ToBytes == 0 {
 			continue
 		}
 		s := e.What
@@ -230,7 +230,11 @@ func evidence(f *Finding, r *Report) string {
 		}
 		parts = append(parts, fmt.Sprintf("%s of %s %s", number(f.Matched), count(f.Of, basis(f, r)), verb))
 	}
-	if len(parts) == 0 {
+	switch {
+	case len(parts) > 0:
+	case len(r.Stacks) == 0:
+		return "the figures above; no stack was seen"
+	default:
 		return "none beside the stack"
 	}
 	return strings.Join(parts, "; ")
